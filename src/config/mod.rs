@@ -1,0 +1,187 @@
+//! Layer 1: checked settings. TOML as written → all problems at once, or these values. After that
+//! nothing is optional that is needed and no default lives elsewhere.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::secret::Secret;
+
+/// All settings, valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[questdb]`
+    pub questdb: Questdb,
+    /// `[grafana]`
+    pub grafana: Grafana,
+    /// `[[daemon]]`; daemons of the shim are found by their sockets and need no entry.
+    pub daemons: Vec<Daemon>,
+    /// `[collect]`
+    pub collect: Collect,
+    /// `[writer]`
+    pub writer: Writer,
+    /// `[spool]`
+    pub spool: Spool,
+    /// `[retention]`: days by table.
+    pub retention: Retention,
+    /// The data folder, absolute.
+    pub data_dir: PathBuf,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Tag `host` of every row, 1 to 255 characters.
+    pub host: String,
+    /// Tag `env` of every row: prod, staging or dev.
+    pub env: String,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Own listener. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Token that clients must send; without it the address is loopback.
+    pub token: Option<Secret>,
+    /// Names that the Host header may carry besides localhost, 127.0.0.1 and [::1].
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Whether periscope runs a server itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As a child process.
+    Managed,
+    /// An existing one.
+    Remote,
+    /// Not at all.
+    Off,
+}
+
+/// `[questdb]`
+#[derive(Debug, Clone)]
+pub struct Questdb {
+    /// Managed or remote (never off).
+    pub mode: Mode,
+    /// Managed: where it listens, `host:port`; port 0 takes a free one. Remote: base URL.
+    pub http: String,
+    /// PG wire, `host:port`; port 0 takes a free one.
+    pub pg: String,
+    /// Version to get when managed.
+    pub version: String,
+    /// Folder with `questdb.jar` or an unpacked release, instead of getting one.
+    pub home: Option<PathBuf>,
+    /// Folder to look for archives and jars in before any download.
+    pub offline: Option<PathBuf>,
+    /// Java executable or JAVA_HOME, instead of searching for one.
+    pub java: Option<PathBuf>,
+    /// Heap, bytes (`-Xmx`).
+    pub memory: u64,
+    /// Remote: user for HTTP and PG.
+    pub user: Option<String>,
+    /// Remote: password for HTTP and PG.
+    pub password: Option<Secret>,
+    /// Remote: allows plain http to a host that is not loopback.
+    pub insecure: bool,
+}
+
+/// `[grafana]`
+#[derive(Debug, Clone)]
+pub struct Grafana {
+    /// Managed, remote or off.
+    pub mode: Mode,
+    /// Managed: where it listens.
+    pub address: String,
+    /// Remote: base URL.
+    pub url: Option<String>,
+    /// Version to get when managed.
+    pub version: String,
+    /// Folder with an unpacked release, instead of getting one.
+    pub home: Option<PathBuf>,
+    /// Type of the data source: `postgres` or `questdb`.
+    pub datasource: String,
+}
+
+/// One `[[daemon]]`.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// Tag `daemon`; unique.
+    pub name: String,
+    /// Where its status comes from.
+    pub source: Source,
+    /// Time between polls.
+    pub interval: Duration,
+    /// Time limit of one poll; at most `interval`.
+    pub timeout: Duration,
+}
+
+/// Where a daemon's status comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Socket `NAME-PID.sock` in the data folder's `run/`, made by `periscope run`.
+    Shim,
+    /// GET of a URL (http or https).
+    Http {
+        /// The URL.
+        url: String,
+        /// Value of the Authorization header, if any.
+        authorization: Option<Secret>,
+    },
+}
+
+/// `[collect]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collect {
+    /// Time between polls of a daemon that says nothing else.
+    pub interval: Duration,
+    /// Largest accepted status document, bytes.
+    pub max_document: usize,
+}
+
+/// `[writer]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writer {
+    /// Rows per batch.
+    pub batch_rows: usize,
+    /// Longest time that a row waits for its batch to fill.
+    pub flush_interval: Duration,
+    /// Rows that may wait in memory before the spool; beyond that the oldest are dropped, counted.
+    pub queue_rows: usize,
+    /// Time limit of one request to `QuestDB`.
+    pub timeout: Duration,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spool {
+    /// Size at which the oldest records are dropped, bytes.
+    pub max_bytes: u64,
+    /// Free space that the spool leaves on its file system, bytes.
+    pub min_free: u64,
+    /// How long delivered records are kept, to be sent again after an unclean restart.
+    pub replay_window: Duration,
+    /// Size of the delivered records that are kept, bytes.
+    pub replay_bytes: u64,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Days for tables not named; `None`: as the table declares.
+    pub default_days: Option<u32>,
+    /// Days by table name.
+    pub tables: std::collections::BTreeMap<String, u32>,
+}
+
+impl Retention {
+    /// Returns the days that rows of `table` are kept.
+    pub fn days(&self, table: &crate::model::table::Table) -> u32 {
+        let default = self.default_days.unwrap_or(table.ttl_days);
+        self.tables.get(table.name).copied().unwrap_or(default)
+    }
+}

@@ -1,0 +1,24 @@
+//! periscope watches trading daemons: it reads their status, stores it in `QuestDB`, and keeps alerting.
+//!
+//! The library exists so that `tests/` and `benches/` can start the real thing in-process; it is
+//! no public API. Layers, lowest first; `tests/it/layers.rs` fails on any arrow that points up:
+//!
+//! - [`base`]: nothing about the product (time, tasks, HTTP client, secrets, metrics)
+//! - [`config`], [`model`]: checked settings; tables, rows, statuses
+//! - [`rules`]: pure alert logic
+//! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
+//! - [`web`], [`cli`]: what people and programs talk to
+//! - [`app`]: builds all parts; the only module that knows every one
+// `unsafe_code` is allowed in exactly one reviewed module: `supervise::spawner`.
+
+pub mod app;
+pub mod artifact;
+pub mod base;
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod model;
+pub mod rules;
+pub mod store;
+pub mod supervise;
+pub mod web;
