@@ -1,0 +1,16 @@
+//! The one integration binary: a file per promise, `support/` for the real programs it needs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may stop at once, with the reason on the screen"
+)]
+
+mod layers;
+mod support;
