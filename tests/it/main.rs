@@ -9,8 +9,11 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    missing_debug_implementations,
     reason = "a test may stop at once, with the reason on the screen"
 )]
 
 mod layers;
+#[expect(dead_code, reason = "the tests of the running program come with it")]
 mod support;

@@ -1,1 +1,8 @@
 //! Real programs on free ports in folders of their own, ended even when a test panics.
+
+pub mod daemon;
+pub mod periscope;
+pub mod proxy;
+pub mod pusher;
+pub mod questdb;
+pub mod wait;
