@@ -7,9 +7,20 @@ use std::time::Duration;
 
 use crate::base::secret::Secret;
 
+/// Which command the settings are for; it decides some defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// `up` and every command that only looks: the defaults of a server.
+    Up,
+    /// `dev`: data folder `./.periscope`, env=dev, short intervals, another port where one is taken.
+    Dev,
+}
+
 /// All settings, valid.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whose defaults were taken.
+    pub profile: Profile,
     /// `[node]`
     pub node: Node,
     /// `[listen]`
