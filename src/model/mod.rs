@@ -1,5 +1,6 @@
 //! Layer 1: pure data. Tables and rows; statuses and observations of daemons. No I/O, no clock.
 
+pub mod line;
 pub mod report;
 pub mod row;
 pub mod server;
