@@ -1,6 +1,20 @@
 //! Layer 1: checked settings. TOML as written → all problems at once, or these values. After that
 //! nothing is optional that is needed and no default lives elsewhere.
 
+pub mod check;
+mod daemons;
+pub mod defaults;
+mod file;
+pub mod load;
+mod overrides;
+mod reader;
+mod secrets;
+mod sections;
+mod servers;
+#[cfg(test)]
+mod tests;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
