@@ -125,17 +125,40 @@ impl Client {
     ) -> Result<Answer, HttpError> {
         let origin = origin(request.uri());
         let exchange = async {
-            let response = self.inner.request(request).await.map_err(|error| {
-                let reason = root_cause(&error);
-                if error.is_connect() {
-                    HttpError::Connect { origin: origin.clone(), reason }
-                } else {
-                    HttpError::Broken { origin: origin.clone(), reason }
-                }
-            })?;
+            let response = self.head(request, &origin).await?;
             whole(response, &origin, limits).await
         };
         within(limits.time, &origin, exchange).await
+    }
+
+    /// Sends `request` and returns once the head of the answer is there, at the latest after
+    /// `limit`. For bodies that do not fit into memory: the caller reads the frames and limits
+    /// their time and size.
+    ///
+    /// # Errors
+    /// See [`HttpError`]. An answer with any status is `Ok`.
+    pub async fn open(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, HttpError> {
+        let origin = origin(request.uri());
+        within(limit, &origin, self.head(request, &origin)).await
+    }
+
+    async fn head(
+        &self,
+        request: Request<Full<Bytes>>,
+        origin: &str,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, HttpError> {
+        self.inner.request(request).await.map_err(|error| {
+            let (origin, reason) = (origin.to_owned(), root_cause(&error));
+            if error.is_connect() {
+                HttpError::Connect { origin, reason }
+            } else {
+                HttpError::Broken { origin, reason }
+            }
+        })
     }
 }
 
