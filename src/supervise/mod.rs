@@ -1,1 +1,18 @@
-//! Placeholder until the folder's first commit.
+//! Layer 3: runs the servers as children. One thread forks, one owner task per child decides; at
+//! most one server is ever on a data root. Must not know what is stored in the server.
+
+mod cause;
+pub mod child;
+mod managed;
+pub mod orphan;
+pub mod output;
+pub mod policy;
+pub mod ports;
+pub mod questdb;
+pub mod ready;
+mod remote;
+mod root;
+pub mod secrets;
+pub mod spawner;
+pub mod task;
+mod training;

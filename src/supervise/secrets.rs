@@ -1,0 +1,162 @@
+//! The passwords of the managed `QuestDB`: random, one set per data folder, in files that only
+//! their owner can read. They never appear in arguments, environment, logs or errors.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::base::secret::Secret;
+use crate::model::server::Login;
+
+/// Administrator, over HTTP and PG.
+const ADMIN: &str = "periscope";
+/// Who may only read, over PG.
+const READER: &str = "periscope_reader";
+
+/// Who may do what at the managed `QuestDB`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// HTTP: write, create tables, query.
+    pub http: Login,
+    /// PG wire: everything.
+    pub pg_admin: Login,
+    /// PG wire: read only.
+    pub pg_reader: Login,
+}
+
+/// Where the passwords lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Password of the HTTP user.
+    pub http: PathBuf,
+    /// Password of the PG administrator.
+    pub pg_admin: PathBuf,
+    /// Password of the PG reader.
+    pub pg_reader: PathBuf,
+}
+
+impl Files {
+    /// Returns the files in `data_dir`, whether they exist or not.
+    pub fn of(data_dir: &Path) -> Self {
+        let folder = data_dir.join("secrets");
+        Self {
+            http: folder.join("questdb-http-password"),
+            pg_admin: folder.join("questdb-pg-password"),
+            pg_reader: folder.join("questdb-reader-password"),
+        }
+    }
+}
+
+impl Credentials {
+    /// Reads the passwords in `data_dir`. Blocking.
+    ///
+    /// # Errors
+    /// One is missing, empty or unreadable; the error names the file.
+    pub fn load(data_dir: &Path) -> io::Result<Self> {
+        let files = Files::of(data_dir);
+        let login = |user: &str, path: &Path| {
+            Ok::<_, io::Error>(Login { user: user.to_owned(), password: read(path)? })
+        };
+        Ok(Self {
+            http: login(ADMIN, &files.http)?,
+            pg_admin: login(ADMIN, &files.pg_admin)?,
+            pg_reader: login(READER, &files.pg_reader)?,
+        })
+    }
+
+    /// Reads the passwords in `data_dir` and makes the missing ones. Blocking.
+    ///
+    /// The administrator has one password for both protocols, as every other part holds one login
+    /// for both.
+    ///
+    /// # Errors
+    /// One cannot be read or written; the error names the file.
+    pub fn load_or_create(data_dir: &Path) -> io::Result<Self> {
+        let files = Files::of(data_dir);
+        let folder = data_dir.join("secrets");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .and_then(|()| restrict(&folder, 0o700))
+            .map_err(|error| at(&folder, &error))?;
+        let admin = read_or_create(&files.http, || Secret::random(32))?;
+        read_or_create(&files.pg_admin, || Ok(admin))?;
+        read_or_create(&files.pg_reader, || Secret::random(32))?;
+        Self::load(data_dir)
+    }
+}
+
+fn read(path: &Path) -> io::Result<Secret> {
+    let text = fs::read_to_string(path).map_err(|error| at(path, &error))?;
+    match text.trim() {
+        "" => Err(at(path, &io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))),
+        password => Ok(Secret::new(password)),
+    }
+}
+
+fn read_or_create(path: &Path, make: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret> {
+    match read(path) {
+        Ok(secret) => {
+            restrict(path, 0o600).map_err(|error| at(path, &error))?;
+            Ok(secret)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = make()?;
+            write(path, &secret).map_err(|error| at(path, &error))?;
+            Ok(secret)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a secret in one step: the file is never there without its content.
+fn write(path: &Path, secret: &Secret) -> io::Result<()> {
+    let partial = path.with_extension("part");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
+    restrict(&partial, 0o600)?;
+    file.write_all(secret.reveal().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+}
+
+/// Takes rights away that somebody has added.
+fn restrict(path: &Path, mode: u32) -> io::Result<()> {
+    if fs::metadata(path)?.permissions().mode() & 0o777 == mode {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_made_once_and_only_their_owner_can_read_them() {
+        let data = tempfile::tempdir().unwrap();
+        let missing = Credentials::load(data.path()).unwrap_err();
+        assert!(missing.to_string().contains("questdb-http-password"), "{missing}");
+        let made = Credentials::load_or_create(data.path()).unwrap();
+        assert_eq!(made.http, made.pg_admin);
+        assert_ne!(made.http.password, made.pg_reader.password);
+        assert_eq!(made.http.password.reveal().len(), 64);
+        let file = Files::of(data.path()).http;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(Credentials::load_or_create(data.path()).unwrap(), made);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&file), mode(&data.path().join("secrets"))), (0o600, 0o700));
+        assert!(!format!("{made:?}").contains(made.http.password.reveal()));
+    }
+}
