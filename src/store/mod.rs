@@ -1,1 +1,1 @@
-//! Placeholder until the folder's first commit.
+
