@@ -108,4 +108,10 @@ impl Row {
     pub fn values(&self) -> &[Value] {
         &self.values
     }
+
+    /// Returns all values in the order of `table.columns`, to be repaired: each must still fit its
+    /// column afterwards.
+    pub fn values_mut(&mut self) -> &mut [Value] {
+        &mut self.values
+    }
 }

@@ -53,6 +53,13 @@ impl Bits {
         self.ones = count;
     }
 
+    /// Returns the lowest number that is no member.
+    fn first_missing(&self) -> u64 {
+        let full = self.words.iter().take_while(|word| **word == u64::MAX).count();
+        let rest = self.words.get(full).map_or(0, |word| word.trailing_ones());
+        u64::try_from(full).unwrap_or(u64::MAX).saturating_mul(64).saturating_add(rest.into())
+    }
+
     /// Returns the lowest member that is at least `from`.
     fn first(&self, from: u64) -> Option<u64> {
         let (start, _) = Self::place(from);
@@ -198,7 +205,8 @@ impl Segment {
 
     /// Returns the lowest seq that is not delivered.
     pub fn first_pending(&self) -> Option<u64> {
-        (self.base..self.end).find(|seq| !self.is_delivered(*seq))
+        let missing = self.base.saturating_add(self.delivered.first_missing());
+        Some(missing).filter(|seq| *seq < self.end)
     }
 
     /// Whether every record is delivered and none is to be sent again.
