@@ -46,6 +46,8 @@ pub enum HttpError {
     /// No connection: refused, unreachable, name unknown, TLS failed.
     #[error("connect to {origin}: {reason}")]
     Connect {
+        /// What kept it from connecting.
+        cause: ConnectCause,
         /// Scheme, host and port.
         origin: String,
         /// The system's words.
@@ -75,6 +77,59 @@ pub enum HttpError {
         /// The library's words.
         reason: String,
     },
+}
+
+/// What kept a client from connecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectCause {
+    /// Nobody listens there.
+    Refused,
+    /// The name has no address.
+    Dns,
+    /// The certificate or the handshake.
+    Tls,
+    /// The unix socket does not exist.
+    Missing,
+    /// The unix socket belongs to somebody else.
+    Permission,
+    /// No route, no memory, no free descriptor, a full backlog.
+    Other,
+}
+
+impl ConnectCause {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // hyper-util keeps its connect error private; its words for a failed lookup are fixed.
+            if error.to_string().starts_with("dns error") {
+                return Self::Dns;
+            }
+            if error.is::<rustls::Error>() {
+                return Self::Tls;
+            }
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                    return Self::Tls;
+                }
+                let cause = Self::of_kind(error.kind());
+                if cause != Self::Other {
+                    return cause;
+                }
+            }
+            next = error.source();
+        }
+        Self::Other
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library may add kinds")]
+    const fn of_kind(kind: std::io::ErrorKind) -> Self {
+        match kind {
+            std::io::ErrorKind::ConnectionRefused => Self::Refused,
+            std::io::ErrorKind::NotFound => Self::Missing,
+            std::io::ErrorKind::PermissionDenied => Self::Permission,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A pooled client for http and https.
@@ -154,7 +209,7 @@ impl Client {
         self.inner.request(request).await.map_err(|error| {
             let (origin, reason) = (origin.to_owned(), root_cause(&error));
             if error.is_connect() {
-                HttpError::Connect { origin, reason }
+                HttpError::Connect { cause: ConnectCause::of(&error), origin, reason }
             } else {
                 HttpError::Broken { origin, reason }
             }
@@ -177,9 +232,12 @@ pub async fn send_unix(
         reason: root_cause(&error),
     };
     let exchange = async {
-        let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| {
-            HttpError::Connect { origin: origin.clone(), reason: error.to_string() }
-        })?;
+        let stream =
+            tokio::net::UnixStream::connect(path).await.map_err(|error| HttpError::Connect {
+                cause: ConnectCause::of_kind(error.kind()),
+                origin: origin.clone(),
+                reason: error.to_string(),
+            })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let answer = async {
@@ -282,7 +340,22 @@ mod tests {
         assert!(matches!(error, HttpError::Timeout { .. }), "{error}");
         assert!(!error.to_string().contains("canary"), "{error}");
         let error = client.send(get("http://127.0.0.1:1/canary"), LIMITS).await.unwrap_err();
-        assert!(matches!(error, HttpError::Connect { .. }), "{error}");
+        let refused = ConnectCause::Refused;
+        assert!(matches!(error, HttpError::Connect { cause, .. } if cause == refused), "{error}");
         assert!(!error.to_string().contains("canary"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_cause_of_a_missing_connection_is_told_apart() {
+        let client = Client::new().unwrap();
+        let limits = Limits { time: Duration::from_secs(10), body: 16 };
+        let name = client.send(get("http://name.invalid/"), limits).await.unwrap_err();
+        assert!(matches!(name, HttpError::Connect { cause: ConnectCause::Dns, .. }), "{name}");
+        let url = serve("not TLS at all").await.replace("http:", "https:");
+        let tls = client.send(get(&url), limits).await.unwrap_err();
+        assert!(matches!(tls, HttpError::Connect { cause: ConnectCause::Tls, .. }), "{tls}");
+        let socket = send_unix(Path::new("/nowhere/a.sock"), get("/status"), limits).await;
+        let socket = socket.unwrap_err();
+        assert!(matches!(socket, HttpError::Connect { cause: ConnectCause::Missing, .. }));
     }
 }
