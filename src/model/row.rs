@@ -51,6 +51,7 @@ value_from! {
     Timestamp => |value| Self::Time(value);
     &str => |value| Self::Text(value.into());
     String => |value| Self::Text(value.into());
+    Arc<str> => |value| Self::Text(value);
     &Arc<str> => |value| Self::Text(Arc::clone(value));
 }
 impl<T: Into<Self>> From<Option<T>> for Value {

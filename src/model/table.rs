@@ -105,7 +105,11 @@ pub static DAEMON_METRICS: Table = Table {
         column("restarts", Long, "restarts that periscope has seen"),
         column("cpu_percent", Double, "CPU since the last poll, 100 = one core"),
         column("poll_ms", Double, "time from request to answer, milliseconds"),
-        column("event_loop_lag_ms", Double, "delay of the daemon's event loop; 1000 = blocked"),
+        column(
+            "event_loop_lag_ms",
+            Double,
+            "delay of the daemon's event loop; while it is blocked, for how long: a lower bound",
+        ),
     ],
 };
 
