@@ -1,1 +1,17 @@
-//! Placeholder until the folder's first commit.
+//! Layer 3: daemons to rows. Every source gives a document within its limits, the document becomes
+//! an observation, the observation becomes rows. A failed poll is an observation too.
+
+pub mod directory;
+pub mod task;
+
+mod discover;
+mod fetch;
+mod json;
+mod mapping;
+mod poll;
+mod process;
+mod record;
+mod rows;
+mod text;
+mod tracker;
+mod wire;

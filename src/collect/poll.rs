@@ -1,0 +1,253 @@
+//! The loop of one daemon, over HTTP or the shim's socket: one poll in flight, ticks that were missed
+//! are not made up for, and a poll never outlives its interval.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::Socket;
+use super::fetch::{self, Endpoint};
+use super::json::Document;
+use super::process::{self, ProcessWatch};
+use super::record::{Poll, Series, Sink};
+use super::wire::{self, Answer, Names};
+use crate::base::http::{Client, Limits};
+use crate::model::observation::{Failure, FailureReason, Process};
+
+/// How often and how long a daemon is polled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Time until the first poll, so that daemons are not all polled at once.
+    pub(super) first: Duration,
+    /// Time between polls.
+    pub(super) interval: Duration,
+    /// What one poll may cost; its time is below the interval.
+    pub(super) limits: Limits,
+}
+
+impl Pace {
+    fn ticks(&self) -> tokio::time::Interval {
+        let first = tokio::time::Instant::now() + self.first;
+        let mut ticks = tokio::time::interval_at(first, self.interval);
+        // A slow daemon must not be hit by a burst of catch-up polls once it recovers.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+}
+
+/// A daemon that is polled over HTTP.
+#[derive(Debug)]
+pub(super) struct HttpDaemon {
+    /// Name of the daemon.
+    pub(super) name: Arc<str>,
+    /// Where it is; the words say why that cannot be used.
+    pub(super) endpoint: Result<Endpoint, String>,
+    /// How often.
+    pub(super) pace: Pace,
+    /// The shared client.
+    pub(super) client: Client,
+}
+
+/// Polls a daemon over HTTP until `stop`.
+pub(super) async fn run_http(daemon: HttpDaemon, sink: Sink, stop: CancellationToken) {
+    let mut series = Series::new(&daemon.name);
+    let mut ticks = daemon.pace.ticks();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let started = Instant::now();
+        let document = match &daemon.endpoint {
+            Err(words) => Err(Failure::new(FailureReason::Unreachable, words.as_str())),
+            Ok(endpoint) => {
+                // A poll changes nothing at the daemon: a stop may cut it short.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    document = fetch::http(&daemon.client, endpoint, daemon.pace.limits) => document,
+                }
+            }
+        };
+        let poll_ms = document.is_ok().then(|| started.elapsed().as_secs_f64() * 1e3);
+        let (event_loop_lag_ms, process, waits) = (None, None, false);
+        let at = sink.now();
+        let poll = Poll { at, document, poll_ms, event_loop_lag_ms, process, waits };
+        sink.record(&mut series, poll);
+    }
+}
+
+/// A daemon that is found by the socket of its shim.
+#[derive(Debug)]
+pub(super) struct ShimDaemon {
+    name: Arc<str>,
+    run_dir: PathBuf,
+    pace: Pace,
+    /// Whether there ever was a socket.
+    seen: bool,
+    watch: ProcessWatch,
+    pid: Option<u32>,
+    names: Names,
+    series: BTreeMap<Arc<str>, Series>,
+}
+
+impl ShimDaemon {
+    /// Makes the loop's state; the directory must know `name`.
+    pub(super) fn new(name: &Arc<str>, run_dir: PathBuf, pace: Pace) -> Self {
+        Self {
+            name: Arc::clone(name),
+            run_dir,
+            pace,
+            seen: false,
+            watch: ProcessWatch::default(),
+            pid: None,
+            names: Names::default(),
+            series: BTreeMap::from([(Arc::clone(name), Series::new(name))]),
+        }
+    }
+
+    /// Polls the daemon until `stop`, at once whenever its socket is another than before.
+    pub(super) async fn run(
+        mut self,
+        mut sockets: watch::Receiver<Option<Socket>>,
+        sink: Sink,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = self.pace.ticks();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = sockets.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    ticks.reset();
+                }
+                _ = ticks.tick() => {}
+            }
+            let socket = sockets.borrow_and_update().clone();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.poll(socket, &sink) => {}
+            }
+        }
+    }
+
+    async fn poll(&mut self, socket: Option<Socket>, sink: &Sink) {
+        let Some(socket) = socket else {
+            let words = format!(
+                "no socket {}-PID.sock in {}; start the daemon with `periscope run --name {} …`",
+                self.name,
+                self.run_dir.display(),
+                self.name
+            );
+            self.failed(&Failure::new(FailureReason::SocketMissing, words), None, sink);
+            return;
+        };
+        self.seen = true;
+        if self.pid.replace(socket.pid) != Some(socket.pid) {
+            self.names = Names::default();
+        }
+        let started = Instant::now();
+        let document = fetch::unix(&socket.path, self.pace.limits).await;
+        let poll_ms = started.elapsed().as_secs_f64() * 1e3;
+        let process = self.watch.look(socket.pid);
+        match document.and_then(answer) {
+            Ok((answer, oddities)) => {
+                self.answered(answer, &oddities, poll_ms, process.as_ref(), sink);
+            }
+            Err(failure) => {
+                let failure = if failure.reason == FailureReason::Refused {
+                    without_listener(&socket, failure)
+                } else {
+                    failure
+                };
+                self.failed(&failure, process.as_ref(), sink);
+            }
+        }
+    }
+
+    /// Records the same failure for every series of the daemon.
+    fn failed(&mut self, failure: &Failure, process: Option<&Process>, sink: &Sink) {
+        let at = sink.now();
+        for series in self.series.values_mut() {
+            let (process, waits) = (process.cloned(), !self.seen);
+            sink.record(series, Poll { process, waits, ..Poll::failed(at, failure.clone()) });
+        }
+    }
+
+    fn answered(
+        &mut self,
+        answer: Answer,
+        oddities: &[String],
+        poll_ms: f64,
+        process: Option<&Process>,
+        sink: &Sink,
+    ) {
+        let at = sink.now();
+        let names = self.names.assign(&self.name, &answer.instances);
+        for (name, instance) in names.iter().zip(answer.instances) {
+            let series = self.series.entry(Arc::clone(name)).or_insert_with(|| {
+                sink.directory.expect(name, "shim", self.pace.interval);
+                Series::new(name)
+            });
+            let document =
+                instance.status.map(|value| Document { value, oddities: oddities.to_vec() });
+            let poll = Poll {
+                at,
+                document,
+                poll_ms: Some(poll_ms),
+                event_loop_lag_ms: answer.event_loop_lag_ms,
+                process: process.cloned(),
+                waits: false,
+            };
+            sink.record(series, poll);
+        }
+        self.without_instance(&names, process, sink);
+    }
+
+    /// Records that series have no instance any more. The daemon itself stays, further instances are
+    /// forgotten: a program may make and drop them as it likes.
+    fn without_instance(&mut self, names: &[Arc<str>], process: Option<&Process>, sink: &Sink) {
+        let words = "the process runs, but has no object of the target class (any more)";
+        let at = sink.now();
+        for (name, series) in &mut self.series {
+            if !names.contains(name) {
+                let failure = Failure::new(FailureReason::NoInstance, words);
+                let process = process.cloned();
+                sink.record(series, Poll { process, ..Poll::failed(at, failure) });
+            }
+        }
+        let daemon = &self.name;
+        self.series.retain(|name, _| {
+            let stays = name == daemon || names.contains(name);
+            if !stays {
+                sink.directory.remove(name);
+            }
+            stays
+        });
+    }
+}
+
+fn answer(document: Document) -> Result<(Answer, Vec<String>), Failure> {
+    let Document { value, oddities } = document;
+    let answer = wire::answer(value).ok_or_else(|| {
+        Failure::new(FailureReason::BadDocument, "the socket does not speak the shim's protocol")
+    })?;
+    Ok((answer, oddities))
+}
+
+/// Says what a socket without listener means; that of a process which has ended is removed.
+fn without_listener(socket: &Socket, failure: Failure) -> Failure {
+    if process::runs(socket.pid) {
+        return failure;
+    }
+    if let Err(error) = std::fs::remove_file(&socket.path) {
+        tracing::debug!(path = %socket.path.display(), %error, "stale socket not removed");
+    }
+    Failure::new(FailureReason::Refused, format!("process {} has ended", socket.pid))
+}

@@ -1,0 +1,137 @@
+//! What happens with every poll, whatever its source: observation, rows, directory, metrics.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::directory::Directory;
+use super::json::Document;
+use super::mapping;
+use super::rows::{self, Tags};
+use super::tracker::Tracker;
+use crate::base::metrics::{Metrics, PollFailure, Target};
+use crate::base::time::{Clock, Timestamp};
+use crate::model::observation::{Failure, FailureReason, Observation, Process};
+use crate::store::queue::RowQueue;
+
+/// Where observations go; shared by all loops.
+#[derive(Debug, Clone)]
+pub(super) struct Sink {
+    pub(super) clock: Clock,
+    pub(super) directory: Directory,
+    pub(super) metrics: Metrics,
+    pub(super) queue: RowQueue,
+    pub(super) tags: Tags,
+}
+
+/// One daemon's series of rows.
+#[derive(Debug)]
+pub(super) struct Series {
+    name: Arc<str>,
+    tracker: Tracker,
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub(super) struct Poll {
+    /// When the answer came or the poll was given up.
+    pub(super) at: Timestamp,
+    /// The status document, or why there is none.
+    pub(super) document: Result<Document, Failure>,
+    /// See [`Observation::poll_ms`].
+    pub(super) poll_ms: Option<f64>,
+    /// See [`Observation::event_loop_lag_ms`].
+    pub(super) event_loop_lag_ms: Option<f64>,
+    /// The process, where known.
+    pub(super) process: Option<Process>,
+    /// Nothing of the daemon was ever seen: a failure leaves it waiting.
+    pub(super) waits: bool,
+}
+
+impl Poll {
+    /// A poll without an answer.
+    pub(super) const fn failed(at: Timestamp, failure: Failure) -> Self {
+        Self {
+            at,
+            document: Err(failure),
+            poll_ms: None,
+            event_loop_lag_ms: None,
+            process: None,
+            waits: false,
+        }
+    }
+}
+
+impl Series {
+    /// Starts a series; the directory must know `name`.
+    pub(super) fn new(name: &Arc<str>) -> Self {
+        Self { name: Arc::clone(name), tracker: Tracker::default() }
+    }
+}
+
+impl Sink {
+    /// Returns the time of an observation: whole microseconds, as the columns have them.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.now().micros())
+    }
+
+    /// Turns a poll into an observation and hands it on.
+    pub(super) fn record(&self, series: &mut Series, poll: Poll) {
+        if let Some(process) = &poll.process {
+            series.tracker.process(&process.instance);
+        }
+        let (outcome, document) = match self.status(series, poll.at, poll.document) {
+            Ok((status, document)) => (Ok(status), Some(document)),
+            Err(failure) => (Err(failure), None),
+        };
+        self.count(&series.name, outcome.as_ref().err());
+        let observation = Observation {
+            at: poll.at,
+            daemon: Arc::clone(&series.name),
+            outcome,
+            poll_ms: poll.poll_ms,
+            event_loop_lag_ms: poll.event_loop_lag_ms,
+            process: poll.process,
+            restarts: series.tracker.restarts(),
+        };
+        self.directory.record(&observation, document, poll.waits);
+        self.queue.push(rows::rows(&observation, &self.tags));
+    }
+
+    fn status(
+        &self,
+        series: &mut Series,
+        at: Timestamp,
+        document: Result<Document, Failure>,
+    ) -> Result<(crate::model::status::Status, Arc<Value>), Failure> {
+        let Document { value, oddities } = document?;
+        let mut mapped = mapping::status(&value, at).ok_or_else(|| {
+            let words = "the document has no field of a status";
+            Failure::new(FailureReason::BadDocument, words)
+        })?;
+        let changed = series.tracker.status(&mut mapped, at);
+        let drift = mapped.drift.len() + oddities.len() + usize::from(changed);
+        if drift > 0 {
+            let target = Target { target: series.name.to_string() };
+            let count = u64::try_from(drift).unwrap_or(u64::MAX);
+            self.metrics.schema_drift.get_or_create(&target).inc_by(count);
+            tracing::debug!(
+                daemon = &*series.name,
+                fields = ?mapped.drift,
+                odd = ?oddities,
+                changed,
+                "document has unexpected fields"
+            );
+        }
+        Ok((mapped.status, Arc::new(value)))
+    }
+
+    fn count(&self, name: &Arc<str>, failure: Option<&Failure>) {
+        let target = Target { target: name.to_string() };
+        self.metrics.polls.get_or_create(&target).inc();
+        if let Some(failure) = failure {
+            let failure = PollFailure { target: name.to_string(), reason: failure.reason.code() };
+            self.metrics.poll_failures.get_or_create(&failure).inc();
+        }
+    }
+}
