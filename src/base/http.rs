@@ -107,16 +107,17 @@ impl ConnectCause {
             if error.is::<rustls::Error>() {
                 return Self::Tls;
             }
-            if let Some(error) = error.downcast_ref::<std::io::Error>() {
-                if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-                    return Self::Tls;
+            next = match error.downcast_ref::<std::io::Error>() {
+                Some(error) => {
+                    let cause = Self::of_kind(error.kind());
+                    if cause != Self::Other {
+                        return cause;
+                    }
+                    // `source` would skip the error that this one wraps.
+                    error.get_ref().map(|inner| -> &(dyn std::error::Error + 'static) { inner })
                 }
-                let cause = Self::of_kind(error.kind());
-                if cause != Self::Other {
-                    return cause;
-                }
-            }
-            next = error.source();
+                None => error.source(),
+            };
         }
         Self::Other
     }
