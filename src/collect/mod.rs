@@ -2,6 +2,8 @@
 //! an observation, the observation becomes rows. A failed poll is an observation too.
 
 pub mod directory;
+pub mod host;
+pub mod shim;
 pub mod task;
 
 mod discover;
