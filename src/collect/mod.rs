@@ -4,6 +4,7 @@
 pub mod directory;
 pub mod host;
 pub mod shim;
+pub mod simulate;
 pub mod task;
 
 mod discover;
