@@ -6,6 +6,7 @@ pub mod files;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod ports;
 pub mod secret;
 pub mod tasks;
 pub mod time;
