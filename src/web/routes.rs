@@ -1,0 +1,288 @@
+//! Every route in one table, and the way of a request through it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::guard::{self, Credentials, Refusal, Tries};
+use super::{api, page};
+use crate::base::metrics::{Metrics, Reason};
+
+/// What a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Page,
+    Asset(&'static str),
+    Healthz,
+    Readyz,
+    Metrics,
+    Status,
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody who reaches the listener.
+    Open,
+    /// Those who send `listen.token`, where one is set.
+    Token,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// GET serves HEAD too.
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    /// Largest accepted body of a request, bytes.
+    pub(super) body_limit: usize,
+    pub(super) endpoint: Endpoint,
+}
+
+const fn get(path: &'static str, access: Access, endpoint: Endpoint) -> Route {
+    Route { method: Method::GET, path, access, body_limit: 0, endpoint }
+}
+
+/// All routes.
+pub(super) static ROUTES: &[Route] = &[
+    get("/", Access::Token, Endpoint::Page),
+    get("/web/status.css", Access::Token, Endpoint::Asset("web/status.css")),
+    get("/web/status.js", Access::Token, Endpoint::Asset("web/status.js")),
+    get("/web/icon.svg", Access::Token, Endpoint::Asset("web/icon.svg")),
+    get("/healthz", Access::Open, Endpoint::Healthz),
+    get("/readyz", Access::Token, Endpoint::Readyz),
+    get("/metrics", Access::Token, Endpoint::Metrics),
+    get("/api/v1/status", Access::Token, Endpoint::Status),
+];
+
+/// Longest accepted path with query, bytes.
+const LONGEST_PATH: usize = 8 * 1024;
+/// Time in which the body of a request must be there.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Sent with every answer. Scripts and styles come from own paths only; nothing is inline.
+const SECURITY: [(hyper::header::HeaderName, &str); 4] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
+/// An answer; its body is whole in memory.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Makes an answer.
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// Makes an answer of one line of text.
+fn line(status: StatusCode, text: &str) -> Answer {
+    answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// What decides over a request before its route does.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) token: Option<crate::base::secret::Secret>,
+    /// Lower case.
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) tries: Tries,
+}
+
+/// Answers one request.
+pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incoming>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let mut response = match admit(&site.door, ends, &parts, Instant::now()) {
+        Err(refused) => *refused,
+        Ok(route) => match whole(body, route.body_limit).await {
+            Err((status, text)) => line(status, text),
+            Ok(body) => handle(site, route.endpoint, &parts.headers, body).await,
+        },
+    };
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    count(&site.metrics, response.status());
+    response
+}
+
+/// Returns the answer of an endpoint. Handlers that wait for something are awaited here; the body
+/// is within the route's limit.
+async fn handle(site: &api::Site, endpoint: Endpoint, headers: &HeaderMap, _body: Bytes) -> Answer {
+    match endpoint {
+        Endpoint::Page => page::page(&(site.report)(), site.clock.now(), site.address),
+        Endpoint::Asset(path) => api::asset(path),
+        Endpoint::Healthz => line(StatusCode::OK, "ok"),
+        Endpoint::Readyz => api::readyz(&site.board),
+        Endpoint::Metrics => site.metrics(headers, Instant::now()),
+        Endpoint::Status => api::status(&(site.report)()),
+    }
+}
+
+/// Returns the route of a request that may use it.
+///
+/// The answer is boxed because it is rare and much larger than a route.
+fn admit(
+    door: &Door,
+    ends: Ends,
+    parts: &Parts,
+    now: Instant,
+) -> Result<&'static Route, Box<Answer>> {
+    let refuse = |(status, text): Refusal| Box::new(line(status, text));
+    let local = ends.local.ip();
+    let names = &door.allowed_hosts;
+    guard::check_host(&parts.uri, &parts.headers, local, names).map_err(refuse)?;
+    guard::check_origin(&parts.method, &parts.headers, local, names).map_err(refuse)?;
+    let length = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if length > LONGEST_PATH {
+        return Err(refuse((StatusCode::URI_TOO_LONG, "the path is too long")));
+    }
+    let found = find(&parts.method, parts.uri.path());
+    let open = matches!(&found, Ok(route) if route.access == Access::Open);
+    if !open {
+        check_token(door, ends.peer.ip(), &parts.headers, now)?;
+    }
+    found
+}
+
+/// Returns the route, or the answer 404 or 405.
+fn find(method: &Method, path: &str) -> Result<&'static Route, Box<Answer>> {
+    let wanted = if method == Method::HEAD { &Method::GET } else { method };
+    let mut allowed = Vec::new();
+    for route in ROUTES.iter().filter(|route| route.path == path) {
+        if route.method == wanted {
+            return Ok(route);
+        }
+        allowed.push(route.method.as_str());
+        if route.method == Method::GET {
+            allowed.push("HEAD");
+        }
+    }
+    if allowed.is_empty() {
+        return Err(Box::new(line(StatusCode::NOT_FOUND, "there is nothing at this path")));
+    }
+    let mut response = line(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods");
+    if let Ok(allow) = HeaderValue::from_str(&allowed.join(", ")) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    Err(Box::new(response))
+}
+
+fn check_token(
+    door: &Door,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    now: Instant,
+) -> Result<(), Box<Answer>> {
+    let Some(token) = &door.token else { return Ok(()) };
+    // Asked before the token is looked at: a guess during the pause tells nothing.
+    if let Some(wait) = door.tries.wait(peer, now) {
+        let mut response = line(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens, wait");
+        let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+        return Err(Box::new(response));
+    }
+    let text = match guard::credentials(headers, token) {
+        Credentials::Right => return Ok(()),
+        Credentials::Missing => "a token is needed: send Authorization: Bearer TOKEN",
+        Credentials::Wrong => {
+            door.tries.count(peer, now);
+            "the token is wrong"
+        }
+    };
+    let mut response = line(StatusCode::UNAUTHORIZED, text);
+    let challenge = HeaderValue::from_static("Basic realm=\"periscope: any user, password=token\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    Err(Box::new(response))
+}
+
+/// Reads the body within its limits of size and time.
+async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let too_large = (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(too_large);
+    }
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body cannot be read")),
+        Err(_elapsed) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
+}
+
+/// Counts an answer. Labels come out of a fixed set, whatever clients do.
+pub(super) fn count(metrics: &Metrics, status: StatusCode) {
+    const NAMES: [(u16, &str); 12] = [
+        (200, "200"),
+        (400, "400"),
+        (401, "401"),
+        (403, "403"),
+        (404, "404"),
+        (405, "405"),
+        (408, "408"),
+        (413, "413"),
+        (414, "414"),
+        (421, "421"),
+        (429, "429"),
+        (503, "503"),
+    ];
+    let name = NAMES.iter().find(|(code, _)| *code == status.as_u16());
+    let reason = name.map_or("other", |(_, name)| name);
+    metrics.http_requests.get_or_create(&Reason { reason }).inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_found_and_paths_are_unique_per_method() {
+        for route in ROUTES {
+            assert!(std::ptr::eq(find(&route.method, route.path).unwrap(), route));
+        }
+        assert!(find(&Method::HEAD, "/metrics").is_ok());
+        assert_eq!(find(&Method::GET, "/metrics/").unwrap_err().status(), StatusCode::NOT_FOUND);
+        let refused = find(&Method::POST, "/metrics").unwrap_err();
+        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[test]
+    fn every_asset_of_a_route_is_embedded() {
+        for route in ROUTES {
+            if let Endpoint::Asset(path) = route.endpoint {
+                assert_eq!(api::asset(path).status(), StatusCode::OK, "{path}");
+            }
+        }
+    }
+}
