@@ -2,7 +2,6 @@
 //! other in one task: there are never two servers.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,23 +9,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::cause::{self, Cause, Evidence, cause};
 use super::child::{Child, Exit};
+use super::listen::{self, Addresses};
 use super::orphan::{self, Marks};
 use super::output::{Sink, is_severe};
 use super::policy::{Kind, Next, Restarts, Watch, watch};
 use super::questdb::{self, Folders};
+use super::ready;
 use super::root::{self, Home};
 use super::secrets::{Credentials, Files};
 use super::spawner::Launch;
 use super::task::{Options, Publisher, Setup, rest};
 use super::training::{Archive, Startup};
-use super::{ports, ready};
 use crate::artifact::progress::{Bar, Progress};
 use crate::artifact::questdb::{AcquireError, Installed, Request, acquire};
 use crate::config::Profile;
 use crate::model::server::{Endpoint, Phase};
-
-/// Longest wait for the end of the server that makes the archive: dumping takes some seconds.
-const DUMP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Between two probes of a server that starts.
 const START_PROBE: Duration = Duration::from_millis(50);
@@ -34,23 +31,23 @@ const START_PROBE: Duration = Duration::from_millis(50);
 /// The owner of the child.
 #[derive(Debug)]
 pub(super) struct Managed {
-    setup: Setup,
-    options: Options,
-    publisher: Publisher,
-    home: Home,
+    pub(super) setup: Setup,
+    pub(super) options: Options,
+    pub(super) publisher: Publisher,
+    pub(super) home: Home,
     restarts: Restarts,
     began: Instant,
     /// Verified; forgotten when a start fails, so that the next one verifies again.
     installed: Option<Installed>,
     /// Addresses of the last start, kept over restarts where the configuration leaves the choice.
-    last: Option<(SocketAddr, SocketAddr)>,
+    last: Option<Addresses>,
     ran: bool,
-    failed_trainings: u32,
+    pub(super) failed_trainings: u32,
 }
 
 /// Why an attempt is over.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Stopped,
     Failed {
         cause: Cause,
@@ -67,16 +64,16 @@ impl From<Cause> for End {
 
 /// All that a start needs.
 #[derive(Debug)]
-struct Plan {
-    installed: Installed,
-    endpoint: Endpoint,
+pub(super) struct Plan {
+    pub(super) installed: Installed,
+    pub(super) endpoint: Endpoint,
     conf: String,
 }
 
 /// A started server.
 #[derive(Debug)]
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     root: std::path::PathBuf,
     jar: Option<std::path::PathBuf>,
     memory_kills: u64,
@@ -210,7 +207,7 @@ impl Managed {
             Credentials::load_or_create(&data_dir)
         });
         let credentials = prepared.await.map_err(|error| not_writable(&error))?;
-        let (http, pg) = self.addresses().await?;
+        let Addresses { http, pg } = self.addresses().await?;
         let endpoint = questdb::endpoint(http, pg, &credentials);
         self.publisher.change(|state| {
             state.endpoint = Some(endpoint.clone());
@@ -221,105 +218,18 @@ impl Managed {
         Ok(Plan { installed, endpoint, conf })
     }
 
-    async fn addresses(&mut self) -> Result<(SocketAddr, SocketAddr), Cause> {
-        let config = &self.setup.config;
-        let parse = |key, text: &str| {
-            questdb::listen_address(key, text).map_err(|error| Cause::new(Kind::Hopeless, error))
-        };
-        let http = parse("questdb.http", &config.http)?;
-        let pg = parse("questdb.pg", &config.pg)?;
+    async fn addresses(&mut self) -> Result<Addresses, Cause> {
+        let (http, pg) = (self.setup.config.http.clone(), self.setup.config.pg.clone());
         let (last, may_move) = (self.last, self.setup.profile == Profile::Dev);
-        let chosen = tokio::task::spawn_blocking(move || {
-            let last_http = last.map(|(http, _)| http);
-            let http = choose("questdb.http", http, last_http, may_move)?;
-            let last_pg = last.map(|(_, pg)| pg);
-            let mut pg_chosen = choose("questdb.pg", pg, last_pg, may_move)?;
-            // Nobody holds the first one yet: the system may give the same port twice.
-            while pg_chosen.port() == http.port() && pg.port() == 0 {
-                pg_chosen = choose("questdb.pg", pg, None, may_move)?;
-            }
-            Ok((http, pg_chosen))
-        });
+        let chosen =
+            tokio::task::spawn_blocking(move || listen::choose(&http, &pg, last, may_move));
         let chosen =
             chosen.await.map_err(|error| Cause::new(Kind::Ordinary, error.to_string()))??;
         self.last = Some(chosen);
         Ok(chosen)
     }
 
-    /// Makes the data root and the archive of classes by a server that is started and stopped.
-    async fn first_start(&mut self, plan: &Plan, stop: &CancellationToken) -> Result<(), End> {
-        let is_first = !self.home.root().exists();
-        let archive = Archive::of(&self.home.archives(), &plan.installed).ok();
-        let to_make = archive.filter(|archive| !archive.exists() && !archive.is_given_up());
-        if !is_first && to_make.is_none() {
-            return Ok(());
-        }
-        let doing = if is_first { "first start of questdb" } else { "preparing a faster start" };
-        self.publisher.phase(Phase::Starting, doing);
-        let home = self.home.clone();
-        off_runtime(move || home.begin()).await.map_err(|error| not_writable(&error))?;
-        let startup = to_make.clone().map_or(Startup::Plain, Startup::Making);
-        let outcome = self.train(plan, startup, stop).await;
-        let gives_up = match &outcome {
-            Ok(()) | Err(End::Stopped) => false,
-            // Once may be bad luck (a kill from outside); what fails again is done without it.
-            Err(End::Failed { .. }) => {
-                self.failed_trainings += 1;
-                self.failed_trainings >= 2
-            }
-        };
-        let home = self.home.clone();
-        let is_done = outcome.is_ok();
-        let settled = off_runtime(move || {
-            if let Some(archive) = to_make {
-                if is_done && !archive.finish()? {
-                    tracing::info!("this Java made no archive of classes, questdb starts slower");
-                }
-                archive.abandon()?;
-                if gives_up {
-                    archive.give_up()?;
-                }
-            }
-            if is_first && is_done { home.promote() } else { home.discard() }
-        });
-        settled.await.map_err(|error| not_writable(&error))?;
-        match outcome {
-            Err(End::Failed { cause, .. }) if !is_first => {
-                tracing::warn!(reason = %cause.reason, "no archive of classes was made");
-                Ok(())
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn train(
-        &self,
-        plan: &Plan,
-        startup: Startup,
-        stop: &CancellationToken,
-    ) -> Result<(), End> {
-        let mut running = self.launch(plan, self.home.new_root(), startup).await?;
-        let limit = self.options.limits.first_start;
-        self.until_ready(&mut running, &plan.endpoint, limit, stop).await?;
-        let ended = tokio::select! {
-            ended = running.child.end(DUMP_LIMIT) => Some(ended),
-            () = stop.cancelled() => None,
-        };
-        match ended {
-            None => {
-                running.child.end(self.options.limits.stop).await;
-                Err(End::Stopped)
-            }
-            // A Java that was asked to end exits with 143, its data and the archive whole.
-            Some((Exit::Code(0 | 143), false)) => Ok(()),
-            Some((exit, _)) => {
-                let reason = format!("questdb did not end well after its first start: {exit:?}");
-                Err(Cause::new(Kind::Ordinary, reason).into())
-            }
-        }
-    }
-
-    async fn launch(
+    pub(super) async fn launch(
         &self,
         plan: &Plan,
         root: std::path::PathBuf,
@@ -353,7 +263,7 @@ impl Managed {
     }
 
     /// Waits for the first answer; on an error the child has ended.
-    async fn until_ready(
+    pub(super) async fn until_ready(
         &self,
         running: &mut Running,
         endpoint: &Endpoint,
@@ -454,43 +364,6 @@ impl Managed {
     }
 }
 
-/// Returns the address to listen on for `key`.
-fn choose(
-    key: &str,
-    wanted: SocketAddr,
-    last: Option<SocketAddr>,
-    may_move: bool,
-) -> Result<SocketAddr, Cause> {
-    if wanted.port() == 0
-        && let Some(address) = last
-        && ports::free(address).is_ok()
-    {
-        return Ok(address);
-    }
-    let error = match ports::free(wanted) {
-        Ok(address) => return Ok(address),
-        Err(error) => error,
-    };
-    if error.kind() != io::ErrorKind::AddrInUse {
-        return Err(Cause::new(Kind::Blocked, format!("{key} = {wanted}: {error}")));
-    }
-    let holder =
-        ports::holder(wanted).map_or_else(|| "another program".to_owned(), |h| h.to_string());
-    let port = wanted.port();
-    let taken = format!("port {port} ({key}) is taken by {holder}");
-    if !may_move {
-        return Err(Cause::new(Kind::Blocked, format!("{taken}; stop it or set {key}")));
-    }
-    let mut anywhere = wanted;
-    anywhere.set_port(0);
-    let free = last.filter(|address| ports::free(*address).is_ok()).map_or_else(
-        || ports::free(anywhere).map_err(|error| Cause::new(Kind::Blocked, error.to_string())),
-        Ok,
-    )?;
-    tracing::warn!("{taken}; using port {} instead", free.port());
-    Ok(free)
-}
-
 /// Returns why the server has ended; waits a moment for its last words.
 async fn explain(running: &mut Running, exit: Exit, starting: bool) -> Cause {
     running.child.last_words().await;
@@ -507,12 +380,12 @@ async fn explain(running: &mut Running, exit: Exit, starting: bool) -> Cause {
     })
 }
 
-fn not_writable(error: &io::Error) -> Cause {
+pub(super) fn not_writable(error: &io::Error) -> Cause {
     let advice = "mend the disk or its rights, or choose another folder with --data-dir";
     Cause::new(Kind::Blocked, format!("cannot write the data folder: {error}; {advice}"))
 }
 
-async fn off_runtime<T: Send + 'static>(
+pub(super) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?

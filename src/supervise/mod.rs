@@ -3,6 +3,8 @@
 
 mod cause;
 pub mod child;
+mod first;
+mod listen;
 mod managed;
 pub mod orphan;
 pub mod output;

@@ -138,10 +138,10 @@ pub fn arguments(
     folders: &Folders,
     startup: &Startup,
 ) -> Vec<OsString> {
-    let mebibytes = (config.memory >> 20).max(64);
+    let mebibytes = (config.memory >> 20).max(1);
     let mut arguments: Vec<OsString> = vec![
         "-XX:+UseSerialGC".into(),
-        "-Xms64m".into(),
+        format!("-Xms{}m", mebibytes.min(64)).into(),
         format!("-Xmx{mebibytes}m").into(),
         // A server out of heap limps on for ever; a new one works.
         "-XX:+ExitOnOutOfMemoryError".into(),

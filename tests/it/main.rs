@@ -15,5 +15,6 @@
 )]
 
 mod layers;
+mod supervise_unit;
 #[expect(dead_code, reason = "the tests of the running program come with it")]
 mod support;
