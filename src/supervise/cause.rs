@@ -61,8 +61,14 @@ pub(super) fn cause(evidence: &Evidence<'_>) -> Cause {
         let advice = "its Java is too old: set questdb.java to Java 17 or newer";
         return Cause::new(Kind::Ordinary, format!("{ended}: {advice}"));
     }
-    let unreadable_jar =
-        ["ZipException", "Error reading", "ClassFormatError", "invalid LOC header"];
+    let unreadable_jar = [
+        "ZipException",
+        "Error reading",
+        "invalid LOC header",
+        "ClassFormatError",
+        "NoClassDefFoundError",
+        "Could not find or load main class",
+    ];
     if evidence.starting && unreadable_jar.iter().any(|word| says(word)) {
         let jar = evidence.jar.map_or_else(String::new, |jar| format!(" {}", jar.display()));
         let advice = format!("the jar{jar} is corrupt: put the whole file there");
@@ -158,7 +164,9 @@ mod tests {
             "java.lang.UnsupportedClassVersionError: io/questdb/ServerMain has been compiled";
         let lock =
             "CairoException: cannot lock table name registry file [path=/d/db/tables.d.lock]";
-        let cases: [(Exit, &str, bool, bool, Kind, &str); 9] = [
+        let main = "Error: Could not find or load main class io.questdb.ServerMain";
+        let cases: [(Exit, &str, bool, bool, Kind, &str); 10] = [
+            (Exit::Code(1), main, false, true, Kind::Ordinary, "/d/questdb.jar is corrupt"),
             (Exit::Code(3), oom, false, false, Kind::Ordinary, "raise questdb.memory"),
             (Exit::Signal(9), "", true, false, Kind::Ordinary, "lower questdb.memory"),
             (Exit::Signal(9), "", false, false, Kind::Ordinary, "killed from outside"),

@@ -23,7 +23,7 @@ impl Managed {
         stop: &CancellationToken,
     ) -> Result<(), End> {
         let is_first = !self.home.root().exists();
-        let archive = Archive::of(&self.home.archives(), &plan.installed).ok();
+        let archive = Archive::of(&self.home.archives(), &plan.installed);
         let to_make = archive.filter(|archive| !archive.exists() && !archive.is_given_up());
         if !is_first && to_make.is_none() {
             return Ok(());

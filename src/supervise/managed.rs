@@ -106,6 +106,7 @@ impl Managed {
                     pause
                 }
                 Next::Broken(pause) => {
+                    let reason = format!("{reason} (tried again every {pause:?})");
                     self.publisher.phase(Phase::Broken, &reason);
                     pause
                 }
@@ -139,11 +140,14 @@ impl Managed {
             owner: self.home.folder().to_owned(),
             roots: vec![self.home.root(), self.home.new_root()],
         };
-        let ended = orphan::end(&marks, self.options.limits.stop_hung);
-        ended.await.map_err(|error| Cause::new(Kind::Blocked, error.to_string()))?;
+        let ended = tokio::select! {
+            () = stop.cancelled() => return Err(End::Stopped),
+            ended = orphan::end(&marks, self.options.limits.stop_hung) => ended,
+        };
+        ended.map_err(|error| Cause::new(Kind::Blocked, error.to_string()))?;
         let plan = self.plan(installed).await?;
         self.first_start(&plan, stop).await?;
-        let archive = Archive::of(&self.home.archives(), &plan.installed).ok();
+        let archive = Archive::of(&self.home.archives(), &plan.installed);
         let startup = match archive {
             Some(archive) if archive.exists() => Startup::With(archive),
             Some(_) | None => Startup::Plain,

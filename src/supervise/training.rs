@@ -30,11 +30,13 @@ pub struct Archive {
 impl Archive {
     /// Returns the archive in `folder` for `installed`. Its name holds all that it depends on.
     ///
-    /// # Errors
-    /// The file of the server cannot be looked at.
-    pub fn of(folder: &Path, installed: &Installed) -> io::Result<Self> {
-        let file = installed.jar.as_deref().unwrap_or(&installed.java.program);
-        let metadata = fs::metadata(file)?;
+    /// `None` when this Java cannot make one: it builds on Java's own archive, which a runtime
+    /// image often lacks.
+    pub fn of(folder: &Path, installed: &Installed) -> Option<Self> {
+        let java = installed.java.program.canonicalize().ok()?;
+        let base = java.parent()?.parent()?.join("lib/server/classes.jsa");
+        let file = installed.jar.as_deref().unwrap_or(&java);
+        let metadata = fs::metadata(file).ok().filter(|_| base.is_file())?;
         let changed = std::os::unix::fs::MetadataExt::mtime(&metadata);
         let is_aot = installed.java.major >= 25;
         let name = format!(
@@ -44,7 +46,7 @@ impl Archive {
             plain(&installed.java.version),
             if is_aot { "aot" } else { "jsa" }
         );
-        Ok(Self { path: folder.join(name), is_aot })
+        Some(Self { path: folder.join(name), is_aot })
     }
 
     /// Whether it is there.
@@ -66,10 +68,23 @@ impl Archive {
         let made = self.partial();
         if made.is_file() {
             fs::rename(made, &self.path)?;
+            self.remove_others()?;
             return Ok(true);
         }
         self.give_up()?;
         Ok(false)
+    }
+
+    /// Removes the archives of other versions: each has 30 to 60 MB.
+    fn remove_others(&self) -> io::Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path != self.path {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a server has made that did not end as it should.
@@ -145,9 +160,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let jar = folder.path().join("questdb.jar");
         fs::write(&jar, "one").unwrap();
+        let java = folder.path().join("jdk/bin/java");
+        let base = folder.path().join("jdk/lib/server/classes.jsa");
+        for file in [&java, &base] {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
         let installed = |major: u32, version: &str| Installed {
             jar: Some(jar.clone()),
-            java: Java { program: "java".into(), major, version: version.to_owned() },
+            java: Java { program: java.clone(), major, version: version.to_owned() },
             version: "9.3.4".to_owned(),
             source: "cache",
         };
@@ -158,6 +179,8 @@ mod tests {
         assert!(of(25, "25.0.1").path.to_str().unwrap().ends_with(".aot"));
         fs::write(&jar, "another").unwrap();
         assert_ne!(first, of(17, "17.0.15"));
+        fs::remove_file(base).unwrap();
+        assert_eq!(Archive::of(folder.path(), &installed(17, "17.0.15")), None);
     }
 
     #[test]
@@ -171,6 +194,7 @@ mod tests {
         assert!(!archive.finish().unwrap());
         fs::write(archive.partial(), "classes").unwrap();
         assert!(archive.finish().unwrap());
-        assert!(archive.exists() && !archive.partial().exists());
+        assert!(archive.exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "others are removed");
     }
 }

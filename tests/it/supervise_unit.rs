@@ -745,3 +745,108 @@ async fn a_remote_server_is_watched_and_its_return_is_a_new_generation() {
     assert!(refused.reason.starts_with(expected), "{}", refused.reason);
     supervised.stop().await;
 }
+
+/// What is in the cache of `data`, besides the files that every use leaves there.
+fn cached(data: &Path) -> Vec<String> {
+    let entries = fs::read_dir(data.join("artifacts")).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| !["lock.toml", "in-use"].contains(&name.as_str())).collect();
+    names.sort();
+    names
+}
+
+fn offline_request(data: &Path) -> periscope::artifact::questdb::Request {
+    let mut own = Supervised::new(VERSIONS[0]);
+    own.config.home = None;
+    own.config.offline = Some(data.join("offline"));
+    let mut request = periscope::artifact::questdb::Request::of(&own.config, data);
+    request.sources = Sources {
+        releases: "http://127.0.0.1:1".to_owned(),
+        releases_api: "http://127.0.0.1:1".to_owned(),
+        mvn: "/nowhere/mvn".to_owned(),
+        repository: None,
+        ..Sources::default()
+    };
+    request
+}
+
+/// A kill at any moment of an installation leaves nothing half installed, and the next one works.
+#[tokio::test]
+async fn kills_during_an_installation_leave_nothing_half_installed() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let data = tempfile::tempdir().unwrap();
+    let offline = data.path().join("offline");
+    fs::create_dir(&offline).unwrap();
+    let version = VERSIONS[0];
+    let archive = offline.join(format!("questdb-{version}-no-jre-bin.tar.gz"));
+    let gzip = flate2::write::GzEncoder::new(
+        fs::File::create(&archive).unwrap(),
+        flate2::Compression::fast(),
+    );
+    let mut builder = tar::Builder::new(gzip);
+    let jar = questdb_home(version).join("questdb.jar");
+    let inside = format!("questdb-{version}-no-jre-bin/questdb.jar");
+    builder.append_path_with_name(&jar, inside).unwrap();
+    builder.into_inner().unwrap().finish().unwrap();
+    let mut interrupted = 0;
+    for round in 0..20 {
+        let mut installer = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "supervise_unit::installer_to_be_killed"])
+            .env("PERISCOPE_TEST_OWNER", data.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(random.u64(0..800))).await;
+        let finished = installer.try_wait().unwrap().is_some();
+        interrupted += u32::from(!finished);
+        installer.kill().unwrap();
+        installer.wait().unwrap();
+        let names = cached(data.path());
+        let installed = format!("questdb-{version}");
+        let unexpected = names.iter().find(|name| **name != installed && *name != "staging");
+        assert_eq!(unexpected, None, "round {round}: {names:?}");
+        if names.contains(&installed) {
+            let jar =
+                fs::metadata(data.path().join("artifacts").join(installed).join("questdb.jar"));
+            assert_eq!(
+                jar.unwrap().len(),
+                fs::metadata(questdb_home(version).join("questdb.jar")).unwrap().len()
+            );
+            fs::remove_dir_all(data.path().join("artifacts")).unwrap();
+        }
+    }
+    assert!(interrupted > 0, "no kill came in time");
+    let stop = CancellationToken::new();
+    let request = offline_request(data.path());
+    let client = Client::new().unwrap();
+    periscope::artifact::questdb::acquire(&request, &client, &stop, &|_| {}).await.unwrap();
+    assert_eq!(cached(data.path()), [format!("questdb-{version}")]);
+}
+
+/// No test by itself: the process that the test above kills.
+#[tokio::test]
+#[ignore = "started by another test"]
+async fn installer_to_be_killed() {
+    let data = std::env::var_os("PERISCOPE_TEST_OWNER").expect("set by the test that starts it");
+    let request = offline_request(Path::new(&data));
+    let (client, stop) = (Client::new().unwrap(), CancellationToken::new());
+    periscope::artifact::questdb::acquire(&request, &client, &stop, &|_| {}).await.unwrap();
+}
+
+/// The user's own `mvn`, as it is set up on this machine, gives the jar of the pinned checksum.
+#[tokio::test]
+async fn maven_itself_gives_the_jar() {
+    let data = tempfile::tempdir().unwrap();
+    let mut request = offline_request(data.path());
+    request.offline = None;
+    request.sources.mvn = "mvn".to_owned();
+    let (client, stop) = (Client::new().unwrap(), CancellationToken::new());
+    let acquired = periscope::artifact::questdb::acquire(&request, &client, &stop, &|_| {}).await;
+    let installed = acquired.unwrap();
+    assert_eq!((installed.source, installed.version.as_str()), ("maven", VERSIONS[0]));
+    assert!(installed.jar.unwrap().starts_with(data.path()));
+}
