@@ -204,3 +204,266 @@ async fn discover(setup: &Setup, mut shims: Shims<'_>, http_names: &BTreeSet<Str
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Instant;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::base::tasks::spawn_detached;
+    use crate::base::time::Timestamp;
+    use crate::collect::shim;
+    use crate::config::Node;
+    use crate::model::report;
+    use crate::model::row::{Row, Value};
+    use crate::store::queue::{self, Next, RowStream};
+
+    const WAIT: Duration = Duration::from_secs(20);
+    const INTERVAL: Duration = Duration::from_millis(200);
+
+    /// Poll loops that run, ended with the test.
+    struct Running {
+        directory: Directory,
+        rows: RowStream,
+        seen: Vec<Row>,
+        metrics: Metrics,
+        tasks: Tasks,
+    }
+
+    fn start(run_dir: &Path, daemons: Vec<config::Daemon>) -> Running {
+        let (clock, metrics) = (Clock::system(), Metrics::new());
+        let setup = Setup {
+            collect: config::Collect { interval: INTERVAL, max_document: 1 << 20 },
+            daemons,
+            node: Node { host: "vps-1".into(), env: "dev".into() },
+            run_dir: run_dir.to_owned(),
+            board: Board::new(clock.clone()),
+            clock,
+            metrics: metrics.clone(),
+            client: Client::new().unwrap(),
+            seed: 1,
+        };
+        let (queue, rows) = queue::channel(100_000, &metrics);
+        let collector = Collector::new(setup, queue);
+        let directory = collector.directory();
+        let tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("collect", OnPanic::Fatal, collector.run(tasks.clone()));
+        Running { directory, rows, seen: Vec::new(), metrics, tasks }
+    }
+
+    impl Running {
+        /// Waits until the daemon's entry is as `is` wants it.
+        async fn daemon(&self, name: &str, is: impl Fn(&report::Daemon) -> bool) -> report::Daemon {
+            let started = Instant::now();
+            loop {
+                let report = self.directory.report();
+                let found = report.iter().find(|daemon| daemon.name == name);
+                if let Some(daemon) = found.filter(|daemon| is(daemon)) {
+                    return daemon.clone();
+                }
+                assert!(started.elapsed() < WAIT, "{name} never became so: {report:#?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+
+        /// Waits for a row of the daemon that `is` what is wanted.
+        async fn row(&mut self, name: &str, is: impl Fn(&Row) -> bool) -> Row {
+            let started = Instant::now();
+            loop {
+                if let Next::Rows(entries) = self.rows.next(Duration::ZERO) {
+                    self.seen.extend(entries.into_iter().flat_map(|entry| entry.rows));
+                }
+                let mut of_daemon =
+                    self.seen.iter().filter(|row| *row.get("daemon") == Value::from(name));
+                if let Some(row) = of_daemon.find(|row| is(row)) {
+                    return row.clone();
+                }
+                assert!(started.elapsed() < WAIT, "no such row among {:#?}", self.seen);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    fn daemon(name: &str, source: Source) -> config::Daemon {
+        config::Daemon { name: name.into(), source, interval: INTERVAL, timeout: INTERVAL }
+    }
+
+    /// A Python program started as `periscope run` does; killed with the test.
+    struct Python(Child);
+
+    impl Python {
+        fn start(data_dir: &Path, name: &str, code: &str) -> Self {
+            let (run_dir, shim_dir) = (data_dir.join("run"), data_dir.join("shim"));
+            shim::install(&shim_dir).unwrap();
+            let launch = shim::Launch {
+                name: Some(name),
+                target: "__main__:DaemonRunner",
+                command: &[],
+                run_dir: &run_dir,
+                shim_dir: &shim_dir,
+                python_path: None,
+            };
+            let script = data_dir.join("daemon.py");
+            std::fs::write(&script, code).unwrap();
+            let mut command = Command::new("python3");
+            command.arg(&script).stdin(Stdio::piped()).envs(shim::environment(&launch).unwrap());
+            Self(command.spawn().expect("python3 is needed for this test"))
+        }
+
+        fn kill(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    impl Drop for Python {
+        fn drop(&mut self) {
+            let _gone = self.0.kill();
+            let _ended = self.0.wait();
+        }
+    }
+
+    const RUNNER: &str = "
+import sys
+class DaemonRunner:
+    fetches = 0
+    def get_status(self):
+        self.fetches += 1
+        return {'running': True, 'fetch_count': self.fetches, 'uptime_seconds': float('nan'),
+                'exchange_status': {'okx': {'connected': True}}}
+runner = DaemonRunner()
+";
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_python_daemon_is_found_lost_and_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = folder.path().join("run");
+        let mut running = start(&run_dir, vec![daemon("expected", Source::Shim)]);
+        assert_eq!(running.directory.report()[0].state, "waiting");
+        let missing = Value::from("socket_missing");
+        running.row("expected", |row| *row.get("poll_error") == missing).await;
+
+        let code = format!("{RUNNER}sys.stdin.read()");
+        let mut python = Python::start(folder.path(), "ccxt", &code);
+        let up = running.daemon("ccxt", |daemon| daemon.state == "up").await;
+        assert_eq!((up.pid, up.restarts), (Some(python.0.id()), 0));
+        let socket = run_dir.join(format!("ccxt-{}.sock", python.0.id()));
+        assert!(socket.exists());
+        let age = |row: &Row, socket: &Path| {
+            let made = std::fs::metadata(socket).unwrap().modified().unwrap();
+            let made = made.duration_since(std::time::UNIX_EPOCH).unwrap();
+            row.at.since(Timestamp::EPOCH.plus(made))
+        };
+        let reachable = |row: &Row| *row.get("reachable") == Value::Bool(true);
+        let first = running.row("ccxt", reachable).await;
+        let waited = age(&first, &socket);
+        assert!(waited < INTERVAL + Duration::from_millis(100), "found after {waited:?}");
+        assert!(matches!(first.get("instance"), Value::Text(_)), "{first:?}");
+        assert!(matches!(first.get("memory_bytes"), Value::Long(1..)), "{first:?}");
+        running.row("ccxt", |row| row.table.name == "exchange_status").await;
+
+        python.kill();
+        let gone = running.daemon("ccxt", |daemon| daemon.state == "unreachable").await;
+        assert!(gone.status.is_some(), "the last document stays");
+        running.daemon("ccxt", |_| !socket.exists()).await;
+        let failed = running.row("ccxt", |row| *row.get("poll_error") == missing).await;
+        assert_eq!(*failed.get("fetch_count"), Value::Null);
+
+        let python = Python::start(folder.path(), "ccxt", &code);
+        let back = running.daemon("ccxt", |daemon| daemon.state == "up").await;
+        assert_eq!((back.pid, back.restarts), (Some(python.0.id()), 1));
+        assert!(running.tasks.stop(WAIT).await.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_instances_and_failing_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut running = start(&folder.path().join("run"), Vec::new());
+        let code = format!(
+            "{RUNNER}
+class Failing(DaemonRunner):
+    def get_status(self): raise KeyError('x')
+second, third = Failing(), DaemonRunner()
+sys.stdin.readline()
+del second
+sys.stdin.readline()
+"
+        );
+        let mut python = Python::start(folder.path(), "ccxt", &code);
+        let failing = running.daemon("ccxt/Failing", |daemon| daemon.poll_error.is_some()).await;
+        assert_eq!(failing.poll_error.as_deref(), Some("status_error: KeyError: 'x'"));
+        running.daemon("ccxt", |daemon| daemon.state == "up").await;
+        running.daemon("ccxt/DaemonRunner", |daemon| daemon.state == "up").await;
+        let row = running.row("ccxt/Failing", |_| true).await;
+        assert_eq!(*row.get("last_error"), Value::from("KeyError: 'x'"));
+        assert_eq!(*row.get("reachable"), Value::Bool(false));
+        std::io::Write::write_all(python.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+        let no_instance = Value::from("no_instance");
+        running.row("ccxt/Failing", |row| *row.get("poll_error") == no_instance).await;
+        let names = |running: &Running| -> Vec<String> {
+            running.directory.report().into_iter().map(|daemon| daemon.name).collect()
+        };
+        running.daemon("ccxt", |_| names(&running) == ["ccxt", "ccxt/DaemonRunner"]).await;
+    }
+
+    /// Serves the n-th document to the n-th request, the last one for ever; an empty one hangs.
+    async fn serve(documents: &'static [&'static str]) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/status", listener.local_addr().unwrap());
+        spawn_detached(async move {
+            for n in 0_usize.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0_u8; 4096];
+                let _read = stream.read(&mut request).await.unwrap();
+                let document = documents[n.min(documents.len() - 1)];
+                if document.is_empty() {
+                    spawn_detached(async move {
+                        let _closed = stream.read(&mut request).await;
+                    });
+                    continue;
+                }
+                let length = document.len();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{document}"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_daemon_over_http_that_hangs_and_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = serve(&[
+            r#"{"running":true,"fetch_count":5,"uptime_seconds":50,"error_count":"7"}"#,
+            "",
+            r#"{"running":true,"fetch_count":1,"uptime_seconds":2,"error_count":7}"#,
+        ])
+        .await;
+        let source = Source::Http { url, authorization: None };
+        let other = serve(&[r#"{"running":false}"#]).await;
+        let other = Source::Http { url: other, authorization: None };
+        let mut running = start(folder.path(), vec![daemon("a", source), daemon("b", other)]);
+        let restarted = running.daemon("a", |daemon| daemon.restarts == 1).await;
+        assert_eq!((restarted.state.as_str(), restarted.source.as_str()), ("up", "http"));
+        assert_eq!(restarted.beats.get(..3), Some([true, false, true].as_slice()));
+        running.daemon("b", |daemon| daemon.state == "stopped" && daemon.beats.len() > 2).await;
+        let hung = running.row("a", |row| *row.get("reachable") == Value::Bool(false)).await;
+        assert_eq!(*hung.get("poll_error"), Value::from("timeout"));
+        assert_eq!(*hung.get("uptime_seconds"), Value::Null);
+        let first = running.row("a", |row| *row.get("fetch_count") == Value::Long(5)).await;
+        assert_eq!(*first.get("error_count"), Value::Null, "a string is no number");
+        assert_eq!(first.at.nanos() % 1000, 0, "whole microseconds");
+        let text = running.metrics.render().unwrap();
+        assert!(text.contains(r#"schema_drift_total{target="a"} 1"#), "{text}");
+        let counted = r#"poll_failures_total{target="a",reason="timeout"} 1"#;
+        assert!(text.contains(counted), "{text}");
+        assert!(running.tasks.stop(WAIT).await.is_empty());
+    }
+}
