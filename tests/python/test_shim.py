@@ -704,6 +704,14 @@ time.sleep(60)
         more = set(json.loads(seen.replace("'", '"'))) - expected
         self.assertEqual(more, {"_periscope_shim"})
 
+    def test_only_the_shims_own_bytecode_is_written_where_that_is_forbidden(self):
+        self.write("other.py", "")
+        file = self.write("daemon.py", "import other, sys\nprint(sys.dont_write_bytecode)\n")
+        environment = self.environment("*:DaemonRunner", PYTHONDONTWRITEBYTECODE="1")
+        self.assertEqual(self.run_plain(file, **environment).stdout, b"True\n")
+        self.assertTrue(list(self.shim.glob("__pycache__/_periscope_shim.*.pyc")))
+        self.assertFalse(list((self.folder / "app").glob("__pycache__/*")))
+
     def test_a_process_without_an_instance_has_no_socket(self):
         file = self.write("daemon.py", STATUS + READY)
         self.start(file)
