@@ -437,7 +437,7 @@ impl Spool {
     /// Gives up `records` and counts those that are not being sent right now.
     pub(super) fn lose(&mut self, reason: LossReason, records: &[Record]) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
-        let in_flight = self.flight.give_up(first.seq, last.seq);
+        let in_flight = self.flight.give_up(reason, first.seq, last.seq);
         let gone = records.iter().filter(|record| !in_flight.contains(&record.seq));
         self.losses.extend(losses(reason, gone));
     }
@@ -489,6 +489,11 @@ impl Spool {
             Some(segment) => segment.deliver(seq, rows, bytes),
             None => self.ring.deliver(seq),
         }
+    }
+
+    /// Returns the lowest seq that was never used.
+    pub const fn next_seq(&self) -> u64 {
+        self.next_seq
     }
 
     /// Returns the register of what is being sent.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::disk::{Loss, LossReason, losses};
 use super::scan::Record;
 
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ struct State {
     sending: BTreeMap<u64, usize>,
     /// Ranges given up, first → last; neighbours are joined.
     dropped: BTreeMap<u64, u64>,
+    /// Why the last of them was given up.
+    reason: Option<LossReason>,
 }
 
 /// Shared by the spool, which gives records up, and the lanes, which send them.
@@ -39,7 +42,7 @@ impl Flight {
 
     /// Ends what [`Self::begin`] began. After a failure it removes from `records` and returns what
     /// was given up meanwhile: that is lost now.
-    pub fn end(&self, records: &mut Vec<Record>, delivered: bool) -> Vec<Record> {
+    pub fn end(&self, records: &mut Vec<Record>, delivered: bool) -> Vec<Loss> {
         let mut state = self.lock();
         for record in records.iter() {
             if let Some(count) = state.sending.get_mut(&record.seq) {
@@ -52,16 +55,17 @@ impl Flight {
         if delivered {
             return Vec::new();
         }
-        let (lost, kept) = records.drain(..).partition(|record| {
+        let (lost, kept): (Vec<Record>, Vec<Record>) = records.drain(..).partition(|record| {
             state.is_dropped(record.seq) && !state.sending.contains_key(&record.seq)
         });
         *records = kept;
-        lost
+        losses(state.reason.unwrap_or(LossReason::Cap), lost.iter())
     }
 
     /// Gives up `first..=last`; returns those of them that are being sent and so not lost yet.
-    pub fn give_up(&self, first: u64, last: u64) -> Vec<u64> {
+    pub fn give_up(&self, reason: LossReason, first: u64, last: u64) -> Vec<u64> {
         let mut state = self.lock();
+        state.reason = Some(reason);
         let before = state.dropped.range(..=first).next_back();
         let joined = before.filter(|(_, end)| end.saturating_add(1) >= first);
         let start = joined.map_or(first, |(start, _)| *start);
@@ -101,10 +105,11 @@ mod tests {
         let flight = Flight::default();
         let mut batch = records(1..5);
         flight.begin(&mut batch);
-        assert_eq!(flight.give_up(1, 2), [1, 2]);
-        assert_eq!(flight.give_up(3, 3), [3]);
+        assert_eq!(flight.give_up(LossReason::Cap, 1, 2), [1, 2]);
+        assert_eq!(flight.give_up(LossReason::Cap, 3, 3), [3]);
         let lost = flight.end(&mut batch, false);
-        assert_eq!((seqs(&lost), seqs(&batch)), (vec![1, 2, 3], vec![4]));
+        assert_eq!((lost[0].first, lost[0].last, lost[0].rows), (1, 3, 3));
+        assert_eq!(seqs(&batch), [4]);
         let mut again = records(1..5);
         flight.begin(&mut again);
         assert_eq!(seqs(&again), [4]);

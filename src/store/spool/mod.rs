@@ -13,6 +13,7 @@ pub mod ring;
 pub mod room;
 pub mod scan;
 pub mod segment;
+pub mod thread;
 
 #[cfg(test)]
 mod tests;

@@ -187,7 +187,7 @@ impl Spool {
         self.unlink_segment(0)?;
         match records {
             Some(records) => {
-                let in_flight = self.flight.give_up(base, end.saturating_sub(1));
+                let in_flight = self.flight.give_up(reason, base, end.saturating_sub(1));
                 let gone = records.iter().filter(|record| !in_flight.contains(&record.seq));
                 self.losses.extend(losses(reason, gone));
             }

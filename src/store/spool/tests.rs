@@ -317,7 +317,7 @@ fn records_being_sent_while_they_are_given_up_are_lost_only_if_that_fails() {
     spool.append(drafts(10..100));
     let lost = lost_rows(&mut spool, LossReason::MemoryRing);
     let gone = flight.end(&mut records, false);
-    assert_eq!(gone.len(), 10);
+    assert_eq!((gone[0].reason, gone[0].rows), (LossReason::MemoryRing, 10));
     assert_eq!(lost + 10 + spool.figures().ring_rows, 100);
 }
 

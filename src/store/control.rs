@@ -1,0 +1,227 @@
+//! Opens the gate for rows when the server is ready, and watches it while it is open.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::conditions::{Conditions, Source};
+use super::deliver::Gate;
+use super::exec::Target;
+use super::spool::thread::Mailbox;
+use super::tables::Tables;
+use super::wal::{self, Watch};
+use crate::base::http::Client;
+use crate::base::metrics::{Metrics, Table};
+use crate::base::time::Clock;
+use crate::model::server::{Phase, ServerState};
+
+/// How often the server's volume is looked at, and failed checks are repeated.
+const TICK: Duration = Duration::from_secs(5);
+/// How often tables are watched.
+const WATCH: Duration = Duration::from_secs(10);
+/// How often tables are checked that only a person can mend.
+const FOREIGN: Duration = Duration::from_secs(30);
+/// Free space on the server's volume below which nothing is sent: a full disk ends the server.
+const SERVER_FREE_BYTES: u64 = 512 << 20;
+
+/// What the control works with.
+#[derive(Debug)]
+pub struct Control {
+    /// The gate.
+    pub gate: watch::Sender<Gate>,
+    /// State of the tables.
+    pub tables: Tables,
+    /// The spool.
+    pub mailbox: Mailbox,
+    /// What is wrong.
+    pub conditions: Conditions,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Connections.
+    pub client: Client,
+    /// Where "now" comes from.
+    pub clock: Clock,
+    /// The data folder: a server of ours has its root on the same volume.
+    pub data_dir: PathBuf,
+    /// Whether what was delivered last has to be sent again at first.
+    pub replay: bool,
+}
+
+/// The server as it was last let in.
+struct Admitted {
+    generation: u64,
+    target: Arc<Target>,
+}
+
+impl Control {
+    /// Runs until the sender of `server` is gone, and then waits for ever: what is in the spool
+    /// stays there.
+    pub async fn run(mut self, mut server: watch::Receiver<ServerState>) {
+        let mut admitted: Option<Admitted> = None;
+        let mut watch = Watch::default();
+        let mut watched = Instant::now();
+        let mut checked = Instant::now();
+        loop {
+            let state = server.borrow_and_update().clone();
+            self.regulate(&state, &mut admitted).await;
+            if let Some(Admitted { target, .. }) = admitted.as_ref().filter(|_| self.is_open()) {
+                if watched.elapsed() >= WATCH {
+                    watched = Instant::now();
+                    self.watch_tables(&mut watch, target, &state).await;
+                }
+                if checked.elapsed() >= FOREIGN {
+                    checked = Instant::now();
+                    if let Err(error) = self.tables.check_foreign(target, &self.client).await {
+                        tracing::debug!(%error, "tables could not be checked");
+                    }
+                }
+            }
+            self.conditions.publish();
+            tokio::select! {
+                changed = server.changed() => if changed.is_err() {
+                    self.close("nothing watches questdb any longer".to_owned());
+                    std::future::pending::<()>().await;
+                },
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.gate.borrow().target.is_some()
+    }
+
+    /// Opens or closes the gate as `state` asks for.
+    async fn regulate(&mut self, state: &ServerState, admitted: &mut Option<Admitted>) {
+        let Some(endpoint) = state.ready() else {
+            self.close(absence(state));
+            return;
+        };
+        if let Some(reason) = no_room(state, &self.data_dir) {
+            self.close(reason);
+            return;
+        }
+        let is_same = admitted.as_ref().is_some_and(|admitted| {
+            admitted.generation == state.generation && admitted.target.endpoint == *endpoint
+        });
+        if !is_same {
+            self.close("checks the tables of questdb".to_owned());
+            let target = match Target::new(endpoint) {
+                Ok(target) => Arc::new(target),
+                Err(error) => {
+                    self.close(error.to_string());
+                    return;
+                }
+            };
+            if let Err(error) = self.tables.check_all(&target, &self.client).await {
+                self.close(format!("cannot check the tables: {error}"));
+                return;
+            }
+            // Another process may have lost what it had not brought to its disk.
+            if admitted.is_some() || self.replay {
+                self.mailbox.replay();
+            }
+            self.replay = false;
+            *admitted = Some(Admitted { generation: state.generation, target });
+        }
+        if let Some(admitted) = admitted {
+            self.open(&admitted.target);
+        }
+    }
+
+    fn open(&self, target: &Arc<Target>) {
+        let changed = self.gate.send_if_modified(|gate| {
+            let is_same = gate.target.as_ref().is_some_and(|known| Arc::ptr_eq(known, target));
+            gate.target = Some(Arc::clone(target));
+            !is_same
+        });
+        if changed {
+            tracing::info!(http = %target.endpoint.http, "rows are sent to questdb");
+            self.conditions.set(Source::Gate, None);
+        }
+    }
+
+    fn close(&self, reason: String) {
+        self.gate.send_if_modified(|gate| gate.target.take().is_some());
+        self.conditions.set(Source::Gate, Some(reason));
+    }
+
+    /// Looks whether accepted rows become visible.
+    async fn watch_tables(&self, watch: &mut Watch, target: &Target, state: &ServerState) {
+        let tables = match wal::look(target, &self.client).await {
+            Ok(tables) => tables,
+            Err(error) => {
+                tracing::debug!(%error, "wal_tables() could not be read");
+                return;
+            }
+        };
+        for table in &tables {
+            let label = Table { table: table.name };
+            let lag = i64::try_from(table.lag()).unwrap_or(i64::MAX);
+            self.metrics.wal_lag.get_or_create(&label).set(lag);
+            self.metrics.wal_suspended.get_or_create(&label).set(table.suspended.into());
+        }
+        let has_space = no_room(state, &self.data_dir).is_none();
+        let judged = watch.judge(&tables, self.clock.now(), Instant::now(), has_space);
+        for statement in &judged.statements {
+            match target.exec(&self.client, statement).await {
+                Ok(_) => tracing::info!(%statement, "table resumed after its disk was full"),
+                Err(error) => tracing::warn!(%statement, %error, "table cannot be resumed"),
+            }
+        }
+        let reason = Some(judged.reasons.join("; ")).filter(|reason| !reason.is_empty());
+        self.conditions.set(Source::Wal, reason);
+    }
+}
+
+/// Says what delivery waits for.
+fn absence(state: &ServerState) -> String {
+    let phase = match state.phase {
+        Phase::Absent => "is not there",
+        Phase::Downloading => "is being downloaded",
+        Phase::Starting => "is starting",
+        Phase::Ready => "has no address",
+        Phase::Unhealthy => "does not answer",
+        Phase::Stopping => "is stopping",
+        Phase::Backoff => "has ended and is started again in a moment",
+        Phase::Broken => "ends again and again",
+    };
+    if state.reason.is_empty() {
+        format!("questdb {phase}; rows wait in the spool")
+    } else {
+        format!("questdb {phase}: {}; rows wait in the spool", state.reason)
+    }
+}
+
+/// Says why nothing may be sent to a server of ours for want of space; `None`: there is enough, or
+/// it cannot be told, as with a remote server.
+fn no_room(state: &ServerState, data_dir: &Path) -> Option<String> {
+    state.pid?;
+    let root = data_dir.join("questdb");
+    let volume = if root.exists() { root } else { data_dir.to_owned() };
+    let figures = rustix::fs::statvfs(&volume).ok()?;
+    let free = figures.f_bavail.saturating_mul(figures.f_frsize);
+    (free < SERVER_FREE_BYTES).then(|| {
+        format!(
+            "less than 512 MiB are free on the volume of {}, and a full disk would end questdb; \
+             rows wait in the spool: free some space",
+            volume.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_delivery_waits_for_is_told() {
+        let state = ServerState { reason: "port taken".into(), ..ServerState::absent() };
+        assert_eq!(absence(&state), "questdb is not there: port taken; rows wait in the spool");
+        assert_eq!(no_room(&state, Path::new("/")), None);
+        let ours = ServerState { pid: Some(1), ..state };
+        assert_eq!(no_room(&ours, Path::new("/does/not/exist")), None);
+    }
+}

@@ -1,0 +1,332 @@
+//! The one thread that owns all files of the spool.
+//!
+//! Whatever waits is written together and made durable by one sync: while that runs, the next
+//! group gathers. With nothing waiting there is no delay at all.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::disk::{Draft, Loss, Outcome, Spool};
+use super::read::Chunk;
+use super::room::Figures;
+use super::scan::Record;
+use crate::base::health::{Board, Health, Part};
+use crate::base::metrics::{Metrics, Reason};
+use crate::base::time::{Clock, Timestamp};
+use crate::store::feed::Feed;
+use crate::store::queue::{Done, PushError};
+use crate::store::stats::Stats;
+
+/// How often cursor, replay window and free space are looked after.
+const TIDY: Duration = Duration::from_secs(1);
+/// Drafts that may wait for the disk, bytes; beyond that the intake waits.
+const WAITING_BYTES: usize = 8 << 20;
+/// How long a loss stays in the spool's health.
+const LOSS_SHOWN: Duration = Duration::from_secs(600);
+
+/// Rows to be made durable.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// The rows, in order.
+    pub drafts: Vec<Draft>,
+    /// Who waits for them.
+    pub done: Vec<Done>,
+    /// The newest sample of each daemon among them.
+    pub newest: Vec<(Arc<str>, Timestamp)>,
+}
+
+impl Append {
+    fn size(&self) -> usize {
+        self.drafts.iter().map(Draft::size).sum()
+    }
+}
+
+/// Rows and bytes of a record that is delivered.
+#[derive(Debug, Clone, Copy)]
+struct Delivered {
+    seq: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    appends: Vec<Append>,
+    append_bytes: usize,
+    delivered: Vec<Delivered>,
+    lost: Vec<Loss>,
+    reads: Vec<(u64, oneshot::Sender<Chunk>)>,
+    replay: bool,
+    reopen: bool,
+    close: bool,
+    /// Nobody will take anything any more.
+    ended: bool,
+}
+
+impl Inbox {
+    const fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+            && self.delivered.is_empty()
+            && self.lost.is_empty()
+            && self.reads.is_empty()
+            && !self.replay
+            && !self.reopen
+            && !self.close
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    taken: Condvar,
+}
+
+/// The way to the spool's thread; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Mailbox(Arc<Shared>);
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, change: impl FnOnce(&mut Inbox)) {
+        let mut inbox = self.lock();
+        if !inbox.ended {
+            change(&mut inbox);
+        }
+        drop(inbox);
+        self.0.arrived.notify_one();
+    }
+
+    /// Hands rows over. Blocks while too many wait for the disk: for the intake's thread.
+    pub fn append(&self, append: Append) {
+        let inbox = self.lock();
+        let is_full = |inbox: &mut Inbox| inbox.append_bytes > WAITING_BYTES && !inbox.ended;
+        let waited = self.0.taken.wait_while(inbox, is_full);
+        let mut inbox = waited.unwrap_or_else(PoisonError::into_inner);
+        if inbox.ended {
+            return;
+        }
+        inbox.append_bytes = inbox.append_bytes.saturating_add(append.size());
+        inbox.appends.push(append);
+        drop(inbox);
+        self.0.arrived.notify_one();
+    }
+
+    /// Takes `records` as delivered.
+    pub fn delivered(&self, records: &[Record]) {
+        self.add(|inbox| {
+            inbox.delivered.extend(records.iter().map(|record| Delivered {
+                seq: record.seq,
+                rows: record.rows.into(),
+                bytes: record.bytes(),
+            }));
+        });
+    }
+
+    /// Counts what was given up while it was being sent as lost.
+    pub fn lost_in_flight(&self, lost: Vec<Loss>) {
+        if !lost.is_empty() {
+            self.add(|inbox| inbox.lost.extend(lost));
+        }
+    }
+
+    /// Reads what is due from seq `from` on; `None` when the thread has ended.
+    pub async fn read(&self, from: u64) -> Option<Chunk> {
+        let (answer, chunk) = oneshot::channel();
+        self.add(|inbox| inbox.reads.push((from, answer)));
+        chunk.await.ok()
+    }
+
+    /// Sends everything again that was delivered within the replay window.
+    pub fn replay(&self) {
+        self.add(|inbox| inbox.replay = true);
+    }
+
+    /// Declares everything that is due as backlog: what was left aside is to be sent now.
+    pub fn reopen_backlog(&self) {
+        self.add(|inbox| inbox.reopen = true);
+    }
+
+    /// Ends the thread, with everything written that was handed over before.
+    pub fn close(&self) {
+        self.add(|inbox| inbox.close = true);
+    }
+
+    /// Waits for work, at most `limit`, and takes all of it.
+    fn take(&self, limit: Duration) -> Inbox {
+        let inbox = self.lock();
+        let waited = self.0.arrived.wait_timeout_while(inbox, limit, |inbox| inbox.is_empty());
+        let (mut inbox, _timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let close = inbox.close;
+        let taken = std::mem::take(&mut *inbox);
+        inbox.close = close;
+        drop(inbox);
+        self.0.taken.notify_all();
+        taken
+    }
+}
+
+/// Frees all who wait, however the thread ends.
+struct End<'a>(&'a Mailbox);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Inbox { ended: true, ..Inbox::default() };
+        self.0.0.taken.notify_all();
+    }
+}
+
+/// What the thread tells others by.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where records go on.
+    pub feed: Feed,
+    /// Figures.
+    pub stats: Stats,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Health.
+    pub board: Board,
+    /// Where "now" comes from.
+    pub clock: Clock,
+}
+
+/// Runs until [`Mailbox::close`].
+pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
+    let _end = End(mailbox);
+    let mut health = SpoolHealth::default();
+    let mut tidied = Instant::now();
+    let mut was_idle = false;
+    loop {
+        let work = mailbox.take(TIDY.saturating_sub(tidied.elapsed()));
+        let close = work.close;
+        turn(&mut spool, work, around);
+        if tidied.elapsed() >= TIDY {
+            spool.tidy();
+            tidied = Instant::now();
+            was_idle = look_for_forgotten(&spool, was_idle, around);
+        }
+        if close && mailbox.lock().appends.is_empty() {
+            break;
+        }
+        health.publish(&mut spool, around);
+    }
+    spool.close();
+    health.publish(&mut spool, around);
+}
+
+/// Sends what is due although nothing is on its way, should that ever happen; seen twice, because
+/// an acknowledgement may be on its way. Returns whether nothing is on its way.
+fn look_for_forgotten(spool: &Spool, was_idle: bool, around: &Surroundings) -> bool {
+    let is_idle = around.feed.is_idle();
+    if was_idle
+        && is_idle
+        && let Some((from, bytes)) = spool.due()
+    {
+        tracing::warn!(from, bytes, "records were waiting unnoticed");
+        around.feed.reopen_backlog(from, spool.next_seq(), bytes);
+    }
+    is_idle
+}
+
+/// Does all that is asked at once.
+fn turn(spool: &mut Spool, work: Inbox, around: &Surroundings) {
+    for Delivered { seq, rows, bytes } in work.delivered {
+        spool.delivered(seq, rows, bytes);
+    }
+    around.stats.lost(work.lost, &around.metrics);
+    if work.replay {
+        spool.replay();
+    }
+    if (work.replay || work.reopen)
+        && let Some((from, bytes)) = spool.due()
+    {
+        around.feed.reopen_backlog(from, spool.next_seq(), bytes);
+    }
+    append(spool, work.appends, around);
+    for (from, answer) in work.reads {
+        // Whoever asked may be gone by now.
+        let _unsent = answer.send(spool.read(from));
+    }
+}
+
+fn append(spool: &mut Spool, appends: Vec<Append>, around: &Surroundings) {
+    if appends.is_empty() {
+        return;
+    }
+    let mut drafts = Vec::new();
+    let mut done = Vec::new();
+    let mut newest = Vec::new();
+    for append in appends {
+        drafts.extend(append.drafts);
+        done.extend(append.done);
+        newest.extend(append.newest);
+    }
+    let (records, outcome) = spool.append(drafts);
+    around.feed.push(records);
+    let answer = match outcome {
+        Outcome::Durable => {
+            around.stats.durable(newest);
+            Ok(())
+        }
+        Outcome::Volatile(reason) => Err(PushError::NotDurable(reason)),
+    };
+    for done in done {
+        let _unsent = done.send(answer.clone());
+    }
+}
+
+/// Makes health out of figures and of what happened lately.
+#[derive(Debug, Default)]
+struct SpoolHealth {
+    lost: Option<(Instant, u64, &'static str)>,
+}
+
+impl SpoolHealth {
+    fn publish(&mut self, spool: &mut Spool, around: &Surroundings) {
+        for fault in spool.take_faults() {
+            around.metrics.spool_faults.get_or_create(&Reason { reason: fault }).inc();
+        }
+        let losses = spool.take_losses();
+        if let Some(last) = losses.last() {
+            let rows: u64 = losses.iter().map(|loss| loss.rows).sum();
+            let before = self.lost.map_or(0, |(_, rows, _)| rows);
+            self.lost = Some((Instant::now(), before.saturating_add(rows), last.reason.name()));
+            around.stats.lost(losses, &around.metrics);
+        }
+        if self.lost.is_some_and(|(at, ..)| at.elapsed() > LOSS_SHOWN) {
+            self.lost = None;
+        }
+        let figures = spool.figures();
+        around.stats.publish(&figures, &around.metrics, around.clock.now());
+        around.board.set(Part::Spool, self.health(&figures));
+    }
+
+    fn health(&self, figures: &Figures) -> Health {
+        let mut reasons = Vec::new();
+        if let Some(fault) = &figures.fault {
+            reasons.push(format!("{fault}; rows are held in memory only until it can be written"));
+        }
+        if let Some((_, rows, reason)) = self.lost {
+            reasons.push(format!("{rows} rows lost within the last 10 minutes ({reason})"));
+        }
+        if figures.low_space.is_some() {
+            // Without the figure: the text changes only when the state does.
+            reasons.push(
+                "less space is free than [spool] min_free; the spool does not grow beyond 64 MiB: \
+                 free some space or lower min_free"
+                    .to_owned(),
+            );
+        }
+        if reasons.is_empty() {
+            Health::Ok
+        } else {
+            Health::Degraded { reason: reasons.join("; ") }
+        }
+    }
+}

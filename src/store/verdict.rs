@@ -1,0 +1,168 @@
+//! What an answer to `POST /write`, or its absence, means for the rows. Pure.
+
+use std::time::Duration;
+
+use crate::base::http::HttpError;
+
+/// Longest wait that a server may ask for with `Retry-After`.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
+
+/// What to do with the rows of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are stored.
+    Written,
+    /// They can never be stored as they are. Nothing of the request is stored.
+    Refused {
+        /// The line that is to blame, counted from 1, if the server says so.
+        line: Option<usize>,
+        /// The server's words.
+        reason: String,
+    },
+    /// The request is too large.
+    TooLarge,
+    /// Login, address or rights are wrong: only a person can mend that.
+    Setup {
+        /// What is wrong and the next step.
+        reason: String,
+    },
+    /// It may work later.
+    Retry {
+        /// Name in metrics.
+        name: &'static str,
+        /// What went wrong.
+        reason: String,
+        /// What the server asks to wait.
+        after: Option<Duration>,
+    },
+}
+
+/// Judges an answer.
+pub fn of_answer(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Verdict {
+    let after = retry_after.map(|wait| wait.min(RETRY_AFTER_LIMIT));
+    match status {
+        200..=299 => Verdict::Written,
+        400 => refused(body),
+        413 => Verdict::TooLarge,
+        401 | 403 => Verdict::Setup {
+            reason: format!(
+                "questdb refuses the login for writing ({status}): check user and password in \
+                 [questdb]"
+            ),
+        },
+        404 => Verdict::Setup {
+            reason: "there is no /write at the address (404): check the url in [questdb]"
+                .to_owned(),
+        },
+        421 => Verdict::Setup {
+            reason: "questdb does not take writes (421): it is read-only; unset \
+                     http.security.readonly or use the primary"
+                .to_owned(),
+        },
+        408 => retry("http_408", status, after),
+        429 => retry("http_429", status, after),
+        500..=599 => retry("http_5xx", status, after),
+        _ => Verdict::Setup {
+            reason: format!("questdb answers {status} to a write: check the url in [questdb]"),
+        },
+    }
+}
+
+fn retry(name: &'static str, status: u16, after: Option<Duration>) -> Verdict {
+    Verdict::Retry { name, reason: format!("questdb answers {status}"), after }
+}
+
+/// Reads the answer `{"code": …, "message": …, "line": 2, "errorId": …}`.
+fn refused(body: &[u8]) -> Verdict {
+    let Ok(answer) = serde_json::from_slice::<serde_json::Value>(body) else {
+        let text: String = String::from_utf8_lossy(body).chars().take(500).collect();
+        return Verdict::Refused { line: None, reason: text };
+    };
+    let message = answer.get("message").and_then(serde_json::Value::as_str);
+    let line = answer.get("line").and_then(serde_json::Value::as_u64);
+    Verdict::Refused {
+        line: line.and_then(|line| usize::try_from(line).ok()).filter(|line| *line > 0),
+        reason: message.unwrap_or("no reason given").chars().take(500).collect(),
+    }
+}
+
+/// Judges the absence of an answer. The rows may be stored or not: they are sent again.
+pub fn of_error(error: &HttpError) -> Verdict {
+    let name = match error {
+        HttpError::Connect { .. } => "connect",
+        HttpError::Timeout { .. } => "timeout",
+        HttpError::TooLarge { .. } => "answer_too_large",
+        HttpError::Broken { .. } => "connection_lost",
+    };
+    Verdict::Retry { name, reason: error.to_string(), after: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        let name = |status| match of_answer(status, None, b"{}") {
+            Verdict::Written => "written",
+            Verdict::Refused { .. } => "refused",
+            Verdict::TooLarge => "too large",
+            Verdict::Setup { .. } => "setup",
+            Verdict::Retry { name, .. } => name,
+        };
+        for (statuses, expected) in [
+            (&[200_u16, 204][..], "written"),
+            (&[400], "refused"),
+            (&[413], "too large"),
+            (&[301, 302, 401, 403, 404, 405, 415, 421], "setup"),
+            (&[408], "http_408"),
+            (&[429], "http_429"),
+            (&[500, 502, 503, 504, 507, 524, 599], "http_5xx"),
+        ] {
+            for status in statuses {
+                assert_eq!(name(*status), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_its_line_if_it_can_be_read() {
+        let body = br#"{"code":"invalid","message":"failed to parse line protocol","line":2,"errorId":"x-1"}"#;
+        for (body, line, reason) in [
+            (&body[..], Some(2), "failed to parse line protocol"),
+            (br#"{"message":"no line"}"#, None, "no line"),
+            (br#"{"line":0}"#, None, "no reason given"),
+            (br#"{"line":-1,"message":7}"#, None, "no reason given"),
+            (b"plain\xff", None, "plain\u{fffd}"),
+            (b"", None, ""),
+        ] {
+            let expected = Verdict::Refused { line, reason: reason.to_owned() };
+            assert_eq!(of_answer(400, None, body), expected);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_within_reason() {
+        for (asked, expected) in [(3, 3), (100_000, 60)] {
+            match of_answer(503, Some(Duration::from_secs(asked)), b"") {
+                Verdict::Retry { after, .. } => {
+                    assert_eq!(after, Some(Duration::from_secs(expected)));
+                }
+                other @ (Verdict::Written
+                | Verdict::Refused { .. }
+                | Verdict::TooLarge
+                | Verdict::Setup { .. }) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_answer_the_rows_are_sent_again() {
+        let origin = "http://127.0.0.1:1".to_owned();
+        let lost = HttpError::Broken { origin: origin.clone(), reason: "reset".into() };
+        let late = HttpError::Timeout { origin, limit: Duration::from_secs(1) };
+        for (error, expected) in [(lost, "connection_lost"), (late, "timeout")] {
+            assert!(matches!(of_error(&error), Verdict::Retry { name, .. } if name == expected));
+        }
+    }
+}
