@@ -2,7 +2,9 @@
 method says. Standard library only, CPython 3.9 and newer.
 
 The daemon comes first: nothing in here raises into it, prints, imports anything before the first
-instance of a target class is born, or touches its signals, threads and exit code.
+instance of a target class is born, or touches its signals, threads and exit code. One thing can be
+seen: from then on the process has one thread more, which CPython 3.12 and newer mention (a
+DeprecationWarning on stderr) when the program's main module itself calls os.fork().
 
 Environment, set by `periscope run`:
   PERISCOPE_TARGET  module:Class[.method][@adapter], several by comma; module `__main__` is the

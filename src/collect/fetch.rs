@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION};
-use hyper::{Request, Uri};
+use hyper::{Request, StatusCode, Uri};
 
 use super::json::{self, Document, Malformed};
 use crate::base::http::{self, Answer, Client, ConnectCause, HttpError, Limits};
@@ -123,7 +123,14 @@ fn document(answer: &Answer) -> Result<Document, Failure> {
         return Err(Failure::new(FailureReason::Redirect, words));
     }
     if !status.is_success() {
-        return Err(Failure::new(FailureReason::HttpStatus, format!("HTTP {status}")));
+        let hint = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "; set `authorization` of this daemon"
+            }
+            StatusCode::NOT_FOUND => "; is this the status url?",
+            _ => "",
+        };
+        return Err(Failure::new(FailureReason::HttpStatus, format!("HTTP {status}{hint}")));
     }
     let body = answer.body.trim_ascii();
     if body.is_empty() {

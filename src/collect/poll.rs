@@ -17,6 +17,7 @@ use super::process::{self, ProcessWatch};
 use super::record::{Poll, Series, Sink};
 use super::wire::{self, Answer, Names};
 use crate::base::http::{Client, Limits};
+use crate::base::metrics::Metrics;
 use crate::model::observation::{Failure, FailureReason, Process};
 
 /// How often and how long a daemon is polled.
@@ -55,7 +56,7 @@ pub(super) struct HttpDaemon {
 
 /// Polls a daemon over HTTP until `stop`.
 pub(super) async fn run_http(daemon: HttpDaemon, sink: Sink, stop: CancellationToken) {
-    let mut series = Series::new(&daemon.name);
+    let mut series = Series::new(&daemon.name, &sink.metrics);
     let mut ticks = daemon.pace.ticks();
     loop {
         tokio::select! {
@@ -97,7 +98,7 @@ pub(super) struct ShimDaemon {
 
 impl ShimDaemon {
     /// Makes the loop's state; the directory must know `name`.
-    pub(super) fn new(name: &Arc<str>, run_dir: PathBuf, pace: Pace) -> Self {
+    pub(super) fn new(name: &Arc<str>, run_dir: PathBuf, pace: Pace, metrics: &Metrics) -> Self {
         Self {
             name: Arc::clone(name),
             run_dir,
@@ -106,7 +107,7 @@ impl ShimDaemon {
             watch: ProcessWatch::default(),
             pid: None,
             names: Names::default(),
-            series: BTreeMap::from([(Arc::clone(name), Series::new(name))]),
+            series: BTreeMap::from([(Arc::clone(name), Series::new(name, metrics))]),
         }
     }
 
@@ -193,7 +194,7 @@ impl ShimDaemon {
         for (name, instance) in names.iter().zip(answer.instances) {
             let series = self.series.entry(Arc::clone(name)).or_insert_with(|| {
                 sink.directory.expect(name, "shim", self.pace.interval);
-                Series::new(name)
+                Series::new(name, &sink.metrics)
             });
             let document =
                 instance.status.map(|value| Document { value, oddities: oddities.to_vec() });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 
 use super::directory::Directory;
@@ -29,6 +30,7 @@ pub(super) struct Sink {
 pub(super) struct Series {
     name: Arc<str>,
     tracker: Tracker,
+    polls: Counter,
 }
 
 /// What a poll brought.
@@ -64,8 +66,9 @@ impl Poll {
 
 impl Series {
     /// Starts a series; the directory must know `name`.
-    pub(super) fn new(name: &Arc<str>) -> Self {
-        Self { name: Arc::clone(name), tracker: Tracker::default() }
+    pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
+        let polls = metrics.polls.get_or_create(&Target { target: name.to_string() }).clone();
+        Self { name: Arc::clone(name), tracker: Tracker::default(), polls }
     }
 }
 
@@ -84,7 +87,10 @@ impl Sink {
             Ok((status, document)) => (Ok(status), Some(document)),
             Err(failure) => (Err(failure), None),
         };
-        self.count(&series.name, outcome.as_ref().err());
+        series.polls.inc();
+        if let Err(failure) = &outcome {
+            self.count_failure(&series.name, failure);
+        }
         let observation = Observation {
             at: poll.at,
             daemon: Arc::clone(&series.name),
@@ -126,12 +132,8 @@ impl Sink {
         Ok((mapped.status, Arc::new(value)))
     }
 
-    fn count(&self, name: &Arc<str>, failure: Option<&Failure>) {
-        let target = Target { target: name.to_string() };
-        self.metrics.polls.get_or_create(&target).inc();
-        if let Some(failure) = failure {
-            let failure = PollFailure { target: name.to_string(), reason: failure.reason.code() };
-            self.metrics.poll_failures.get_or_create(&failure).inc();
-        }
+    fn count_failure(&self, name: &Arc<str>, failure: &Failure) {
+        let labels = PollFailure { target: name.to_string(), reason: failure.reason.code() };
+        self.metrics.poll_failures.get_or_create(&labels).inc();
     }
 }

@@ -138,10 +138,11 @@ impl<'a> Shims<'a> {
     /// Starts the loop of a daemon.
     fn start(&mut self, name: &str, pace: Pace) {
         let (sender, receiver) = watch::channel(None);
-        let daemon = ShimDaemon::new(&Arc::from(name), self.setup.run_dir.clone(), pace);
+        let (name, run_dir) = (Arc::from(name), self.setup.run_dir.clone());
+        let daemon = ShimDaemon::new(&name, run_dir, pace, &self.setup.metrics);
         let (sink, stop) = (self.sink.clone(), self.tasks.stop_token());
         self.tasks.spawn("poll", OnPanic::Log, daemon.run(receiver, sink, stop));
-        self.sockets.insert(name.to_owned(), sender);
+        self.sockets.insert(name.to_string(), sender);
     }
 
     /// Starts loops for new names and tells every loop its socket.
