@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use super::cause::Cause;
 use super::policy::Kind;
-use super::ports;
 use super::questdb::listen_address;
+use crate::base::ports;
 
 /// Where the server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::model::server::{Endpoint, Login, Phase};
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Returns where the server answers and as whom.
-fn endpoint(config: &config::Questdb) -> Endpoint {
+pub fn endpoint(config: &config::Questdb) -> Endpoint {
     let login = config.user.clone().zip(config.password.clone());
     let login = login.map(|(user, password)| Login { user, password });
     let http = config.http.trim_end_matches('/');
