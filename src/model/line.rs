@@ -70,6 +70,15 @@ pub struct LineError {
     pub reason: String,
 }
 
+/// Rows and the numbers of the lines that they came from, in step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Lines {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Number of each row's line, from 1.
+    pub numbers: Vec<usize>,
+}
+
 /// Errors listed for one text; a client with the wrong table has one in every line.
 const MAX_ERRORS: usize = 20;
 
@@ -77,8 +86,8 @@ const MAX_ERRORS: usize = 20;
 ///
 /// # Errors
 /// Any bad line: then no row of the text may be stored, so that a client can repeat it whole.
-pub fn parse(text: &[u8], defaults: &Defaults<'_>) -> Result<Vec<Row>, Vec<LineError>> {
-    let mut rows = Vec::new();
+pub fn parse(text: &[u8], defaults: &Defaults<'_>) -> Result<Lines, Vec<LineError>> {
+    let mut lines = Lines::default();
     let mut errors = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -89,20 +98,24 @@ pub fn parse(text: &[u8], defaults: &Defaults<'_>) -> Result<Vec<Row>, Vec<LineE
             .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))
             .and_then(|line| parse_line(line, defaults));
         match parsed {
-            Ok(row) => rows.push(row),
+            Ok(row) => {
+                lines.rows.push(row);
+                lines.numbers.push(index + 1);
+            }
             Err(reason) => errors.push(LineError { line: index + 1, reason }),
         }
         if errors.len() == MAX_ERRORS {
             break;
         }
     }
-    if errors.is_empty() { Ok(rows) } else { Err(errors) }
+    if errors.is_empty() { Ok(lines) } else { Err(errors) }
 }
 
 fn parse_line(line: &str, defaults: &Defaults<'_>) -> Result<Row, String> {
     let mut rest = line.trim_start_matches(' ').chars();
     let (name, mut end) = word(&mut rest, &[',', ' '])?;
-    let table = table::find(&name).ok_or_else(|| unknown("table", &name, TABLES.map(|t| t.name)))?;
+    let table =
+        table::find(&name).ok_or_else(|| unknown("table", &name, TABLES.map(|t| t.name)))?;
     let mut row = Row::new(table, defaults.now);
     while end == Some(',') {
         let (tag, separator) = word(&mut rest, &['=', ',', ' '])?;
@@ -115,7 +128,9 @@ fn parse_line(line: &str, defaults: &Defaults<'_>) -> Result<Row, String> {
     }
     let mut end = match end {
         Some(' ') => Some(','),
-        Some(_) | None => return Err("no column: expected `table,tag=value column=value`".to_owned()),
+        Some(_) | None => {
+            return Err("no column: expected `table,tag=value column=value`".to_owned());
+        }
     };
     while end == Some(',') {
         let (column, separator) = word(&mut rest, &['=', ',', ' '])?;
@@ -128,7 +143,8 @@ fn parse_line(line: &str, defaults: &Defaults<'_>) -> Result<Row, String> {
     }
     let time = rest.as_str().trim_matches(' ');
     if !time.is_empty() {
-        let count = time.parse().map_err(|_| format!("{time:?} is no timestamp (a whole number)"))?;
+        let count =
+            time.parse().map_err(|_| format!("{time:?} is no timestamp (a whole number)"))?;
         row.at = defaults.precision.time(count);
     }
     for (tag, value) in [("host", defaults.host), ("env", defaults.env)] {
@@ -137,7 +153,9 @@ fn parse_line(line: &str, defaults: &Defaults<'_>) -> Result<Row, String> {
         }
     }
     match table.keys().find(|key| *row.get(key.name) == Value::Null) {
-        Some(missing) => Err(format!("{} needs the tag {}: {}", table.name, missing.name, missing.doc)),
+        Some(missing) => {
+            Err(format!("{} needs the tag {}: {}", table.name, missing.name, missing.doc))
+        }
         None => Ok(row),
     }
 }
@@ -236,7 +254,8 @@ fn mismatch(column: &Column, text: &str) -> String {
 }
 
 fn unknown(what: &str, name: &str, known: impl IntoIterator<Item = &'static str>) -> String {
-    let near = known.into_iter().min_by_key(|candidate| strsim::damerau_levenshtein(candidate, name));
+    let near =
+        known.into_iter().min_by_key(|candidate| strsim::damerau_levenshtein(candidate, name));
     format!("no {what} {name:?}: did you mean {:?}?", near.unwrap_or_default())
 }
 
@@ -261,24 +280,25 @@ mod tests {
     #[test]
     fn reads_tags_columns_and_time() {
         let text = format!("# comment\n\n{GOOD}\r\n");
-        let rows = parse(text.as_bytes(), &DEFAULTS).unwrap();
-        let expected = Row::new(&PIPELINE_METRICS, Timestamp::from_nanos(1_700_000_000_000_000_000))
-            .with("exchange", "x")
-            .with("symbol", "a b,c")
-            .with("data_type", "oi")
-            .with("daemon", "d")
-            .with("host", "h")
-            .with("env", "dev")
-            .with("records_count", 5_i64)
-            .with("latency_ms", 2.0)
-            .with("gap_detected", true);
-        assert_eq!(rows, [expected]);
+        let lines = parse(text.as_bytes(), &DEFAULTS).unwrap();
+        let expected =
+            Row::new(&PIPELINE_METRICS, Timestamp::from_nanos(1_700_000_000_000_000_000))
+                .with("exchange", "x")
+                .with("symbol", "a b,c")
+                .with("data_type", "oi")
+                .with("daemon", "d")
+                .with("host", "h")
+                .with("env", "dev")
+                .with("records_count", 5_i64)
+                .with("latency_ms", 2.0)
+                .with("gap_detected", true);
+        assert_eq!((lines.rows, lines.numbers), (vec![expected], vec![3]));
     }
 
     #[test]
     fn texts_may_hold_quotes_spaces_and_commas() {
         let text = "daemon_metrics,daemon=d,host=other last_error=\"say \\\"no\\\", a=b\\\\\",last_fetch_time=5t";
-        let rows = parse(text.as_bytes(), &DEFAULTS).unwrap();
+        let rows = parse(text.as_bytes(), &DEFAULTS).unwrap().rows;
         assert_eq!(*rows[0].get("last_error"), Value::from("say \"no\", a=b\\"));
         assert_eq!(*rows[0].get("last_fetch_time"), Timestamp::from_micros(5).into());
         assert_eq!(*rows[0].get("host"), Value::from("other"));

@@ -119,6 +119,11 @@ pub fn channel(limit_rows: usize, metrics: &Metrics) -> (RowQueue, RowStream) {
 }
 
 impl RowQueue {
+    /// Returns how many rows may wait; more can never be pushed at once.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// Adds `rows`. Never waits and never fails: when there is no room the oldest rows go, counted.
     pub fn push(&self, mut rows: Vec<Row>) {
         if rows.is_empty() {

@@ -9,6 +9,7 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode};
 
 use super::prometheus;
+use super::push::Intake;
 use super::routes::{Answer, Door, answer};
 use crate::base::embed;
 use crate::base::health::{Board, Part};
@@ -16,7 +17,7 @@ use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
 use crate::model::report::Report;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Metrics change all the time; scrapers that ask more often get the same text.
 const METRICS_AGE: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ pub(super) struct Site {
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
+    pub(super) intake: Intake,
     pub(super) rendered: Mutex<Option<Rendered>>,
 }
 

@@ -9,6 +9,7 @@ mod guard;
 mod page;
 mod patience;
 mod prometheus;
+mod push;
 mod routes;
 pub mod task;
 #[cfg(test)]

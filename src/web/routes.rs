@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::guard::{self, Credentials, Refusal, Tries};
-use super::{api, page};
+use super::{api, page, push};
 use crate::base::metrics::{Metrics, Reason};
 
 /// What a route answers.
@@ -26,6 +26,9 @@ pub(super) enum Endpoint {
     Readyz,
     Metrics,
     Status,
+    Ping,
+    Settings,
+    Write,
 }
 
 /// Who may use a route.
@@ -53,6 +56,10 @@ const fn get(path: &'static str, access: Access, endpoint: Endpoint) -> Route {
     Route { method: Method::GET, path, access, body_limit: 0, endpoint }
 }
 
+const fn post(path: &'static str, body_limit: usize, endpoint: Endpoint) -> Route {
+    Route { method: Method::POST, path, access: Access::Token, body_limit, endpoint }
+}
+
 /// All routes.
 pub(super) static ROUTES: &[Route] = &[
     get("/", Access::Token, Endpoint::Page),
@@ -63,6 +70,11 @@ pub(super) static ROUTES: &[Route] = &[
     get("/readyz", Access::Token, Endpoint::Readyz),
     get("/metrics", Access::Token, Endpoint::Metrics),
     get("/api/v1/status", Access::Token, Endpoint::Status),
+    // What line-protocol clients ask before they write; tells nothing that needs a token.
+    get("/ping", Access::Open, Endpoint::Ping),
+    get("/settings", Access::Open, Endpoint::Settings),
+    post("/write", push::BODY_LIMIT, Endpoint::Write),
+    post("/api/v2/write", push::BODY_LIMIT, Endpoint::Write),
 ];
 
 /// Longest accepted path with query, bytes.
@@ -121,7 +133,7 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
         Err(refused) => *refused,
         Ok(route) => match whole(body, route.body_limit).await {
             Err((status, text)) => line(status, text),
-            Ok(body) => handle(site, route.endpoint, &parts.headers, body).await,
+            Ok(body) => handle(site, route.endpoint, &parts, body).await,
         },
     };
     let headers = response.headers_mut();
@@ -135,14 +147,17 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
 
 /// Returns the answer of an endpoint. Handlers that wait for something are awaited here; the body
 /// is within the route's limit.
-async fn handle(site: &api::Site, endpoint: Endpoint, headers: &HeaderMap, _body: Bytes) -> Answer {
+async fn handle(site: &api::Site, endpoint: Endpoint, parts: &Parts, body: Bytes) -> Answer {
     match endpoint {
         Endpoint::Page => page::page(&(site.report)(), site.clock.now(), site.address),
         Endpoint::Asset(path) => api::asset(path),
         Endpoint::Healthz => line(StatusCode::OK, "ok"),
         Endpoint::Readyz => api::readyz(&site.board),
-        Endpoint::Metrics => site.metrics(headers, Instant::now()),
+        Endpoint::Metrics => site.metrics(&parts.headers, Instant::now()),
         Endpoint::Status => api::status(&(site.report)()),
+        Endpoint::Ping => line(StatusCode::NO_CONTENT, ""),
+        Endpoint::Settings => answer(StatusCode::OK, api::JSON, push::settings()),
+        Endpoint::Write => push::write(&site.intake, parts, body).await,
     }
 }
 
@@ -242,8 +257,9 @@ async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
 
 /// Counts an answer. Labels come out of a fixed set, whatever clients do.
 pub(super) fn count(metrics: &Metrics, status: StatusCode) {
-    const NAMES: [(u16, &str); 12] = [
+    const NAMES: [(u16, &str); 13] = [
         (200, "200"),
+        (204, "204"),
         (400, "400"),
         (401, "401"),
         (403, "403"),

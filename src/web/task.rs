@@ -16,14 +16,16 @@ use tokio_util::sync::CancellationToken;
 use super::api::Site;
 use super::guard::Tries;
 use super::patience::Patience;
+use super::push::Intake;
 use super::routes::{self, Door, Ends};
 use crate::base::health::{Board, Health, Part};
 use crate::base::metrics::Metrics;
 use crate::base::ports::{self, Holder};
 use crate::base::tasks;
 use crate::base::time::Clock;
-use crate::config::Listen;
+use crate::config::{Listen, Node};
 use crate::model::report::Report;
+use crate::store::queue::RowQueue;
 
 /// Connections at a time.
 const CONNECTIONS: u32 = 64;
@@ -96,6 +98,12 @@ pub struct Setup {
     pub board: Board,
     /// Shown at `/metrics`.
     pub metrics: Metrics,
+    /// Where pushed rows go.
+    pub queue: RowQueue,
+    /// Tags of pushed rows that leave them out.
+    pub node: Node,
+    /// Time of pushed rows without one, and of the page.
+    pub clock: Clock,
 }
 
 impl std::fmt::Debug for Setup {
@@ -117,7 +125,8 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         report: setup.report,
         board: setup.board.clone(),
         metrics: setup.metrics,
-        clock: Clock::system(),
+        clock: setup.clock.clone(),
+        intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
         rendered: Mutex::default(),
     });
     let slots = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(1)));

@@ -63,6 +63,11 @@ impl Draft {
         Self { table, rows, bytes }
     }
 
+    /// Returns the lines.
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(FRAME..).unwrap_or_default()
+    }
+
     /// Returns the size, bytes.
     pub const fn size(&self) -> usize {
         self.bytes.len()

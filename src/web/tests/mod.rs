@@ -19,7 +19,7 @@ use crate::base::metrics::{Child, Metrics, PollFailure, Reason, Table, Target};
 use crate::base::secret::Secret;
 use crate::base::tasks;
 use crate::base::time::{Clock, Timestamp};
-use crate::config::Listen;
+use crate::config::{Listen, Node};
 use crate::model::report::{Alerts, Daemon, Report, Server, Spool, Writer};
 
 /// Text that would be dangerous on a page, in an attribute and on a terminal.
@@ -116,8 +116,17 @@ fn start(token: Option<&str>) -> Running {
         counted.fetch_add(1, Ordering::SeqCst);
         report()
     };
-    let setup =
-        Setup { listen, report: Arc::new(report), board: board.clone(), metrics: metrics.clone() };
+    // Nobody takes rows out: pushes wait, everything else is as in the running program.
+    let (queue, _rows) = crate::store::queue::channel(10, &metrics);
+    let setup = Setup {
+        listen,
+        report: Arc::new(report),
+        board: board.clone(),
+        metrics: metrics.clone(),
+        queue,
+        node: Node { host: "test".to_owned(), env: "dev".to_owned() },
+        clock: Clock::system(),
+    };
     let stop = CancellationToken::new();
     let ended = tasks::spawn_detached(task::run(listener, setup, stop.clone()));
     Running { address, board, metrics, reports, stop, ended }
