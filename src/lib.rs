@@ -9,11 +9,13 @@
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
 //! - [`web`], [`cli`]: what people and programs talk to
 //! - [`app`]: builds all parts; the only module that knows every one
+//! - [`bench`]: measures parts as `app` joins them
 // `unsafe_code` is allowed in exactly one reviewed module: `supervise::spawner`.
 
 pub mod app;
 pub mod artifact;
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod collect;
 pub mod config;

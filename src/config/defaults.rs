@@ -22,7 +22,7 @@ pub const QUESTDB_MEMORY: u64 = 256 * 1_000_000;
 /// `[grafana] address`
 pub const GRAFANA_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
 /// `[grafana] version`
-pub const GRAFANA_VERSION: &str = "12.3.0";
+pub const GRAFANA_VERSION: &str = "12.4.2";
 /// `[grafana] datasource`
 pub const GRAFANA_DATASOURCE: &str = "postgres";
 

@@ -17,11 +17,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("grafana", &["base", "config", "model", "rules", "supervise"]),
     ("alert", &["base", "config", "model", "rules", "store", "grafana"]),
     ("web", &["base", "config", "model", "rules", "store"]),
+    ("bench", &["base", "cli", "collect", "config", "model", "store", "supervise"]),
     (
         "cli",
         &[
             "alert",
             "app",
+            "bench",
             "artifact",
             "base",
             "collect",

@@ -20,6 +20,12 @@ pub struct Options {
     pub seed: u64,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { daemons: 4, seed: 1 }
+    }
+}
+
 const VENUES: [&str; 4] = ["binance", "bybit", "okx", "hyperliquid"];
 const SYMBOLS: [&str; 3] = ["BTCUSDT-PERP", "ETHUSDT-PERP", "SOLUSDT-PERP"];
 const STRATEGIES: [(&str, &str, &str); 2] =

@@ -1,0 +1,87 @@
+//! The report that page, API and `periscope status` show, put together from every part.
+
+use tokio::sync::watch;
+
+use crate::base::health::{Board, Health, Part};
+use crate::base::time::Timestamp;
+use crate::collect::task::Directory;
+use crate::config::{Mode, Node};
+use crate::model::report::{Alerts, Report, Server};
+use crate::model::server::ServerState;
+use crate::store::task::Stats;
+
+/// Handles of everything that a report tells of.
+#[derive(Debug, Clone)]
+pub(super) struct Reporter {
+    pub(super) node: Node,
+    pub(super) mode: Mode,
+    pub(super) started_at: Timestamp,
+    pub(super) board: Board,
+    pub(super) questdb: watch::Receiver<ServerState>,
+    pub(super) stats: Stats,
+    pub(super) directory: Directory,
+}
+
+impl Reporter {
+    /// Returns how everything is at this moment.
+    pub(super) fn report(&self) -> Report {
+        let mut daemons = self.directory.report();
+        for daemon in &mut daemons {
+            daemon.last_durable_at = self.stats.durable_at(&daemon.name);
+        }
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            host: self.node.host.clone(),
+            env: self.node.env.clone(),
+            mode: mode_name(self.mode).to_owned(),
+            started_at: self.started_at,
+            questdb: questdb(&self.questdb.borrow()),
+            grafana: self.grafana(),
+            spool: self.stats.spool(),
+            writer: self.stats.writer(),
+            daemons,
+            // Alerting is not part of this version; the field says so instead of an empty list.
+            alerts: Alerts { path: "off".to_owned(), firing: Vec::new() },
+            parts: self.board.entries(),
+        }
+    }
+
+    fn grafana(&self) -> Server {
+        let reason = match self.board.get(Part::Grafana) {
+            Some(Health::Degraded { reason } | Health::Down { reason }) => reason,
+            Some(Health::Starting { doing }) => doing,
+            Some(Health::Ok | Health::Off) | None => String::new(),
+        };
+        Server {
+            state: "off".to_owned(),
+            version: None,
+            pid: None,
+            http: None,
+            pg: None,
+            restarts: 0,
+            reason,
+        }
+    }
+}
+
+/// Returns the name of `mode` in the report.
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Managed => "managed",
+        Mode::Remote => "remote",
+        Mode::Off => "off",
+    }
+}
+
+fn questdb(state: &ServerState) -> Server {
+    Server {
+        state: Server::state_name(state.phase).to_owned(),
+        version: state.version.clone(),
+        pid: state.pid,
+        http: state.endpoint.as_ref().map(|endpoint| endpoint.http.clone()),
+        pg: state.endpoint.as_ref().map(|endpoint| endpoint.pg.clone()),
+        restarts: state.restarts,
+        reason: state.reason.clone(),
+    }
+}
