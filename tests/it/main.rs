@@ -14,7 +14,10 @@
     reason = "a test may stop at once, with the reason on the screen"
 )]
 
+mod cli;
+mod ingest;
 mod layers;
+mod push;
+mod remote;
 mod supervise_unit;
-#[expect(dead_code, reason = "the tests of the running program come with it")]
 mod support;

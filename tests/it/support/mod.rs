@@ -5,4 +5,5 @@ pub mod periscope;
 pub mod proxy;
 pub mod pusher;
 pub mod questdb;
+pub mod scale;
 pub mod wait;

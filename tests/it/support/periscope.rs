@@ -229,6 +229,9 @@ impl Periscope {
     /// Base URL of the own listener, as the running instance has written it down.
     pub fn listener(&self) -> Result<String, String> {
         let instance = self.instance()?;
+        if self.child.is_some() && instance["pid"] != self.pid() {
+            return Err(format!("written by an instance before this one: {instance}"));
+        }
         let address = instance["address"].as_str().ok_or("no address yet")?;
         Ok(format!("http://{address}"))
     }

@@ -1,0 +1,154 @@
+//! `POST /write`: rows of other programs with the same durability.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use periscope::base::http::{Answer, Client, Limits};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::support::periscope::Periscope;
+use super::support::pusher::Pusher;
+use super::support::scale::{scaled, seed};
+use super::support::wait::until;
+
+const LIMITS: Limits = Limits { time: Duration::from_secs(20), body: 1 << 20 };
+
+async fn request(
+    periscope: &Periscope,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+    headers: &[(&str, &str)],
+) -> Answer {
+    let mut request = hyper::Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", periscope.listener().unwrap()));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(http_body_util::Full::from(body)).unwrap();
+    Client::new().unwrap().send(request, LIMITS).await.unwrap()
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn lines_are_durable_or_refused_whole_with_line_and_reason() {
+    let periscope = Periscope::up("[node]\nhost = \"it\"\n");
+    periscope.ready().await;
+    let good = "pipeline_metrics,exchange=x,symbol=s,data_type=push,daemon=p records_count=1i\n";
+    let answer = request(&periscope, "POST", "/write", good.into(), &[]).await;
+    assert_eq!(answer.status, 204);
+    let body = gzip(&good.replace("symbol=s", "symbol=zipped"));
+    let answer = request(
+        &periscope,
+        "POST",
+        "/api/v2/write?precision=ns",
+        body,
+        &[("content-encoding", "gzip")],
+    )
+    .await;
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+
+    let bad = format!("{good}pipeline_metrics,exchange=x nonsense=1i\n{good}");
+    let answer = request(&periscope, "POST", "/write", bad.into(), &[]).await;
+    assert_eq!(answer.status, 400);
+    let refusal: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(refusal["line"], 2, "{refusal}");
+    assert!(refusal["message"].as_str().unwrap().contains("nonsense"), "{refusal}");
+
+    let huge = vec![b'x'; 32 << 20];
+    let answer = request(&periscope, "POST", "/write", huge, &[]).await;
+    assert_eq!(answer.status, 413);
+    let bomb = gzip(&"#".repeat(200 << 20));
+    let answer = request(&periscope, "POST", "/write", bomb, &[("content-encoding", "gzip")]).await;
+    assert_eq!(answer.status, 413, "a small body that unpacks to a large one");
+    let answer = request(&periscope, "POST", "/write?precision=weeks", good.into(), &[]).await;
+    assert_eq!(answer.status, 400);
+    let answer =
+        request(&periscope, "POST", "/write", good.into(), &[("origin", "http://evil.example")])
+            .await;
+    assert_eq!(answer.status, 403, "a page of another origin cannot write");
+
+    let settings = request(&periscope, "GET", "/settings", Vec::new(), &[]).await;
+    let settings: Value = serde_json::from_slice(&settings.body).unwrap();
+    assert_eq!(
+        settings["config"]["line.proto.support.versions"],
+        serde_json::json!([1]),
+        "{settings}"
+    );
+    periscope.until_count("select count() from pipeline_metrics", |count| count == 2).await;
+}
+
+#[tokio::test]
+async fn a_token_is_demanded_when_set() {
+    let periscope = Periscope::up("[listen]\ntoken = \"canary-token\"\n");
+    until("the listener", Duration::from_secs(20), || std::future::ready(periscope.listener()))
+        .await;
+    let good = "daemon_metrics,daemon=p fetch_count=1i\n";
+    let answer = request(&periscope, "POST", "/write", good.into(), &[]).await;
+    assert_eq!(answer.status, 401);
+    let wrong = [("authorization", "Bearer wrong")];
+    assert_eq!(request(&periscope, "POST", "/write", good.into(), &wrong).await.status, 401);
+    let right = [("authorization", "Bearer canary-token")];
+    assert_eq!(request(&periscope, "POST", "/write", good.into(), &right).await.status, 204);
+    assert!(!periscope.log().contains("canary-token"), "{}", periscope.log());
+}
+
+/// The oracle outside the process: what it acknowledged is stored exactly once, whatever was killed.
+#[tokio::test]
+async fn acknowledged_rows_survive_kills_of_periscope_exactly_once() {
+    let kills = scaled("kills of periscope under pushes", 4, 200);
+    let mut periscope = Periscope::up("");
+    let mut random = fastrand::Rng::with_seed(seed());
+    let address = Arc::new(Mutex::new(None));
+    let journal = tempfile::tempfile().unwrap();
+    let pusher = Pusher::start(Arc::clone(&address), 100, Duration::from_millis(50), journal);
+    for _ in 0..kills {
+        let base = until("the listener", Duration::from_secs(30), || {
+            std::future::ready(periscope.listener())
+        })
+        .await;
+        *address.lock().await = Some(base);
+        tokio::time::sleep(Duration::from_millis(random.u64(200..3_000))).await;
+        periscope.kill();
+        *address.lock().await = None;
+        periscope.start();
+    }
+    periscope.ready().await;
+    *address.lock().await = Some(periscope.listener().unwrap());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = pusher.sent();
+    let acknowledged = pusher.stop().await;
+    assert!(!acknowledged.is_empty());
+    let missing = |stored: &BTreeSet<u64>| acknowledged.difference(stored).count();
+    let rows = until("every acknowledged row to be stored", Duration::from_secs(60), || async {
+        let rows = periscope
+            .sql(
+                "select records_count from pipeline_metrics where daemon = 'pusher' limit 10000000",
+            )
+            .await?;
+        let stored: BTreeSet<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
+        match missing(&stored) {
+            0 => Ok(rows),
+            missing => Err(format!("{missing} of {} missing", acknowledged.len())),
+        }
+    })
+    .await;
+    let mut numbers: Vec<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    let doubled = numbers.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    println!(
+        "{kills} kills, {sent} sent, {} acknowledged, {} stored, {doubled} doubled",
+        acknowledged.len(),
+        numbers.len()
+    );
+    assert_eq!(doubled, 0);
+}
