@@ -18,7 +18,7 @@ use crate::base::files::lock::DataLock;
 use crate::base::health::{Board, Health, Part};
 use crate::base::http::Client;
 use crate::base::metrics::Metrics;
-use crate::base::tasks::{OnPanic, Tasks, stop_signal};
+use crate::base::tasks::{OnPanic, StopSignals, Tasks};
 use crate::base::time::Clock;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::instance::Instance;
@@ -124,6 +124,8 @@ impl Shared {
 }
 
 async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
+    // Before anything starts: a signal in the first moments must stop in order too.
+    let mut signals = StopSignals::install().context("take over the stop signals")?;
     let shared = Shared::new(config)?;
     let started_at = shared.clock.now();
     let fatal = CancellationToken::new();
@@ -174,9 +176,9 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
     shared.board.set(Part::Grafana, Health::Off);
 
     announce(&shared.config, address, questdb).await?;
-    let exit = wait_for_end(&fatal).await;
+    let exit = wait_for_end(&fatal, &mut signals).await;
     Instance::withdraw(&shared.config.data_dir);
-    Ok(drain(running).await.unwrap_or(exit))
+    Ok(drain(running, &mut signals).await.unwrap_or(exit))
 }
 
 async fn open_store(shared: &Shared) -> anyhow::Result<store::task::Store> {
@@ -287,13 +289,10 @@ async fn announce(
 }
 
 /// Waits for a signal or the end of a part that nothing works without.
-async fn wait_for_end(fatal: &CancellationToken) -> Exit {
+async fn wait_for_end(fatal: &CancellationToken, signals: &mut StopSignals) -> Exit {
     tokio::select! {
-        signal = stop_signal() => {
-            match signal {
-                Ok(signal) => tracing::info!(signal, "stopping"),
-                Err(error) => tracing::error!(%error, "no signal handler, stopping"),
-            }
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
             Exit::Done
         }
         () = fatal.cancelled() => {
@@ -306,7 +305,7 @@ async fn wait_for_end(fatal: &CancellationToken) -> Exit {
 /// Stops sources, then the store, then the children; a second signal ends at once.
 ///
 /// Returns an exit code when it did not end as it should.
-async fn drain(running: Running) -> Option<Exit> {
+async fn drain(running: Running, signals: &mut StopSignals) -> Option<Exit> {
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "tell the service manager");
     }
@@ -329,8 +328,8 @@ async fn drain(running: Running) -> Option<Exit> {
             tracing::error!(tasks = ?late, "still running after the time to stop");
             Some(Exit::Internal)
         }
-        signal = stop_signal() => {
-            tracing::warn!(?signal, "second signal: ending at once; what is on disk is sent at the next start");
+        signal = signals.next() => {
+            tracing::warn!(signal, "second signal: ending at once; what is on disk is sent at the next start");
             Some(Exit::Failure)
         }
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::exit::{Exit, Failure};
 use super::{Global, log, output};
 use crate::artifact;
-use crate::base::tasks::{spawn_detached, stop_signal};
+use crate::base::tasks::{StopSignals, spawn_detached};
 use crate::collect::simulate;
 use crate::config::Profile;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,7 @@ pub(super) fn simulate(global: &Global, arguments: &SimulateArguments) -> anyhow
     let options = simulate::Options { daemons: arguments.daemons, seed: arguments.seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let mut signals = StopSignals::install().context("take over the stop signals")?;
         let listener = tokio::net::TcpListener::bind(arguments.listen).await.map_err(|error| {
             Failure::error(Exit::CannotCreate, format!("listen on {}: {error}", arguments.listen))
         })?;
@@ -61,7 +62,7 @@ pub(super) fn simulate(global: &Global, arguments: &SimulateArguments) -> anyhow
         }
         let stop = CancellationToken::new();
         let server = spawn_detached(simulate::serve(listener, options, stop.clone()));
-        let signal = stop_signal().await.context("wait for a signal")?;
+        let signal = signals.next().await;
         tracing::info!(signal, "stopping");
         stop.cancel();
         server.await.context("stop the simulated daemons")?;
@@ -80,6 +81,7 @@ pub(super) fn fetch(global: &Global, from: Option<PathBuf>) -> anyhow::Result<Ex
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let installed = runtime.block_on(async {
+        let mut signals = StopSignals::install().context("take over the stop signals")?;
         let stop = CancellationToken::new();
         let request = artifact::questdb::Request::of(&questdb, &config.data_dir);
         let bar = artifact::progress::Bar::new();
@@ -89,9 +91,9 @@ pub(super) fn fetch(global: &Global, from: Option<PathBuf>) -> anyhow::Result<Ex
             installed = artifact::questdb::acquire(&request, &client, &stop, &show) => {
                 installed.map_err(|error| Failure::error(Exit::Unavailable, error.to_string()))
             }
-            signal = stop_signal() => {
+            signal = signals.next() => {
                 stop.cancel();
-                Err(Failure::error(Exit::Failure, format!("stopped by {}", signal?)))
+                Err(Failure::error(Exit::Failure, format!("stopped by {signal}")))
             }
         }
     })?;

@@ -117,7 +117,7 @@ class Bot:
         self.n += 1
         return {'running': True, 'shutdown_requested': False, 'fetch_count': self.n, 'error_count': 3,
                 'liquidation_count': 7, 'uptime_seconds': 12.5, 'last_fetch_time': '2026-11-24T03:55:27.827025+00:00',
-                'last_error': 'said \"no\", then =\\n', 'symbols': ['BTCUSDT-PERP', 'ETHUSDT-PERP'], 'exchanges': ['binance']}
+                'last_error': 'said \"no\", then =', 'symbols': ['BTCUSDT-PERP', 'ETHUSDT-PERP'], 'exchanges': ['binance']}
 ";
     const MAIN: &str = "
 bot = Bot()
@@ -180,7 +180,7 @@ sys.exit(7)
             7,
             12.5,
             "2026-11-24T03:55:27.827025Z",
-            "said \"no\", then =\n",
+            "said \"no\", then =",
             "binance",
             "BTCUSDT-PERP,ETHUSDT-PERP",
             true
