@@ -7,6 +7,7 @@
 //! - [`config`], [`model`]: checked settings; tables, rows, statuses
 //! - [`rules`]: pure alert logic
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
+//! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`web`], [`cli`]: what people and programs talk to
 //! - [`app`]: builds all parts; the only module that knows every one
 //! - [`bench`]: measures parts as `app` joins them
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod grafana;
 pub mod model;
 pub mod rules;
 pub mod store;

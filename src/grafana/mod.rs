@@ -1,0 +1,4 @@
+//! Everything that Grafana shows or evaluates, made from tables and rules.
+
+pub mod alerting;
+pub mod yaml;
