@@ -19,5 +19,6 @@ mod ingest;
 mod layers;
 mod push;
 mod remote;
+mod rules;
 mod supervise_unit;
 mod support;

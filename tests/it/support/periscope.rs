@@ -23,6 +23,9 @@ pub fn questdb_home(version: &str) -> PathBuf {
     if let Some(home) = std::env::var_os(&variable) {
         return home.into();
     }
+    // Tests run at the same time; the first one gets it.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/questdb").join(version);
     let jar = home.join("questdb.jar");
     if jar.is_file() {

@@ -86,6 +86,8 @@ impl QuestDb {
             .env("QDB_HTTP_MIN_ENABLED", "false")
             .env("QDB_LINE_TCP_ENABLED", "false")
             .env("QDB_TELEMETRY_ENABLED", "false")
+            // Lets a test suspend a table.
+            .env("QDB_DEV_MODE_ENABLED", "true")
             .env("QDB_LINE_AUTO_CREATE_NEW_TABLES", "false")
             .env("QDB_LINE_AUTO_CREATE_NEW_COLUMNS", "false")
             .env("QDB_HTTP_USER", "admin")
