@@ -20,5 +20,6 @@ mod layers;
 mod push;
 mod remote;
 mod rules;
+mod store;
 mod supervise_unit;
 mod support;
