@@ -70,6 +70,9 @@ impl Control {
                 if watched.elapsed() >= WATCH {
                     watched = Instant::now();
                     self.watch_tables(&mut watch, target, &state).await;
+                    if let Err(error) = self.tables.look_for_others(target, &self.client).await {
+                        tracing::debug!(%error, "tables could not be looked at");
+                    }
                 }
                 if checked.elapsed() >= FOREIGN {
                     checked = Instant::now();
@@ -115,13 +118,17 @@ impl Control {
                     return;
                 }
             };
-            if let Err(error) = self.tables.check_all(&target, &self.client).await {
-                self.close(format!("cannot check the tables: {error}"));
-                return;
-            }
-            // Another process may have lost what it had not brought to its disk.
-            if admitted.is_some() || self.replay {
-                self.mailbox.replay();
+            let made = match self.tables.check_all(&target, &self.client).await {
+                Ok(made) => made,
+                Err(error) => {
+                    self.close(format!("cannot check the tables: {error}"));
+                    return;
+                }
+            };
+            // Another process may have lost what it had not brought to its disk, and another
+            // database never had it.
+            if admitted.is_some() || self.replay || made {
+                self.mailbox.replay().await;
             }
             self.replay = false;
             *admitted = Some(Admitted { generation: state.generation, target });

@@ -408,7 +408,7 @@ impl Lane<'_> {
         let target = self.open().await;
         match self.delivery.tables.check(&target, &self.delivery.client, table).await {
             Ok(schema::Outcome::Sound) => Refusal::OfTheLine,
-            Ok(schema::Outcome::Mended) => Refusal::Passing,
+            Ok(schema::Outcome::Mended | schema::Outcome::Made) => Refusal::Passing,
             Ok(schema::Outcome::Foreign(_)) => Refusal::OfTheTable,
             Err(error) => {
                 // It cannot be told now: nothing is given up for that.

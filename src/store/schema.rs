@@ -52,6 +52,8 @@ pub enum Outcome {
     Sound,
     /// As declared now.
     Mended,
+    /// Made new just now: rows may have been accepted for the one that was there before.
+    Made,
     /// Different in a way that only a person may change.
     Foreign(String),
 }
@@ -193,6 +195,7 @@ pub async fn ensure(
 ) -> Result<Outcome, ExecError> {
     let days = retention.days(table);
     let found = look(target, client, table).await?;
+    let was_missing = found.is_none();
     let plan = plan(table, found.as_ref(), days);
     if let Some(difference) = plan.foreign {
         return Ok(Outcome::Foreign(difference));
@@ -208,6 +211,7 @@ pub async fn ensure(
     let found = look(target, client, table).await?;
     Ok(match super::schema::plan(table, found.as_ref(), days).foreign {
         Some(difference) => Outcome::Foreign(difference),
+        None if was_missing => Outcome::Made,
         None => Outcome::Mended,
     })
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use super::encode::table_id;
 use super::exec::{ExecError, Target};
@@ -15,12 +14,11 @@ use crate::base::http::Client;
 use crate::config::Retention;
 use crate::model::table::{TABLES, Table};
 
-/// How long the result of a check counts.
-const FRESH: Duration = Duration::from_secs(5);
-
 #[derive(Debug, Default)]
 struct State {
-    checked: BTreeMap<&'static str, (Instant, Outcome)>,
+    checked: BTreeMap<&'static str, Outcome>,
+    /// The server's own number of each table: another one means another table.
+    ids: BTreeMap<&'static str, i64>,
 }
 
 /// Clones share the state.
@@ -43,14 +41,48 @@ impl Tables {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks all tables of a server that has come up.
+    /// Checks all tables of a server that has come up; returns whether one had to be made.
     ///
     /// # Errors
     /// The server does not answer or refuses a statement; some tables may be unchecked.
-    pub async fn check_all(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
-        self.lock().checked.clear();
+    pub async fn check_all(&self, target: &Target, client: &Client) -> Result<bool, ExecError> {
+        *self.lock() = State::default();
+        let mut made = false;
         for table in TABLES {
-            self.check(target, client, table).await?;
+            made |= self.ensure(target, client, table).await? == Outcome::Made;
+        }
+        self.look_for_others(target, client).await?;
+        Ok(made)
+    }
+
+    /// Looks whether a table is another one than before, dropped or made anew.
+    ///
+    /// `QuestDB` accepts the first request after a drop for the table that is gone: those rows are
+    /// nowhere. So what was delivered lately is sent again.
+    ///
+    /// # Errors
+    /// The server does not answer or refuses a statement.
+    pub async fn look_for_others(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
+        let found = target.exec(client, "select id, table_name from tables()").await?;
+        let mut changed = false;
+        for table in TABLES {
+            let row = found.iter().find(|row| row.get("table_name").as_str() == Some(table.name));
+            let id = row.and_then(|row| row.get("id").as_i64());
+            let before = {
+                let mut state = self.lock();
+                match id {
+                    Some(id) => state.ids.insert(table.name, id),
+                    None => state.ids.remove(table.name),
+                }
+            };
+            if id.is_none() || before.is_some_and(|before| id != Some(before)) {
+                self.ensure(target, client, table).await?;
+                changed |= before.is_some();
+            }
+        }
+        if changed {
+            tracing::warn!("tables were replaced; what was delivered lately is sent again");
+            self.mailbox.replay().await;
         }
         Ok(())
     }
@@ -62,16 +94,15 @@ impl Tables {
     pub async fn check_foreign(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
         for table in TABLES {
             let is_foreign =
-                matches!(self.lock().checked.get(table.name), Some((_, Outcome::Foreign(_))));
+                matches!(self.lock().checked.get(table.name), Some(Outcome::Foreign(_)));
             if is_foreign {
-                self.check(target, client, table).await?;
+                self.ensure(target, client, table).await?;
             }
         }
         Ok(())
     }
 
-    /// Checks one table, unless that was done a moment ago and it was found sound; rows of a table
-    /// that cannot take them stay in the spool from here on.
+    /// Checks one table, because the server refuses rows of it.
     ///
     /// # Errors
     /// The server does not answer or refuses a statement.
@@ -81,26 +112,37 @@ impl Tables {
         client: &Client,
         table: &'static Table,
     ) -> Result<Outcome, ExecError> {
-        let is_fresh = self.lock().checked.get(table.name).is_some_and(|(at, outcome)| {
-            at.elapsed() < FRESH && matches!(outcome, Outcome::Sound | Outcome::Mended)
-        });
-        if is_fresh {
-            return Ok(Outcome::Sound);
+        let outcome = self.ensure(target, client, table).await?;
+        if outcome == Outcome::Made {
+            self.mailbox.replay().await;
         }
+        Ok(outcome)
+    }
+
+    /// Brings one table to what is declared; rows of a table that cannot take them stay in the
+    /// spool from here on.
+    async fn ensure(
+        &self,
+        target: &Target,
+        client: &Client,
+        table: &'static Table,
+    ) -> Result<Outcome, ExecError> {
         let outcome = schema::ensure(target, client, table, &self.retention).await?;
         let before = {
             let mut state = self.lock();
-            state.checked.insert(table.name, (Instant::now(), outcome.clone()))
+            state.checked.insert(table.name, outcome.clone())
         };
-        let was_blocked = matches!(before, Some((_, Outcome::Foreign(_))));
+        let was_blocked = matches!(before, Some(Outcome::Foreign(_)));
         if let Some(id) = table_id(table) {
             match &outcome {
                 Outcome::Foreign(_) => self.feed.block(id),
-                Outcome::Sound | Outcome::Mended if self.feed.is_blocked(id) || was_blocked => {
+                Outcome::Sound | Outcome::Mended | Outcome::Made
+                    if self.feed.is_blocked(id) || was_blocked =>
+                {
                     self.feed.unblock(id);
                     self.mailbox.reopen_backlog();
                 }
-                Outcome::Sound | Outcome::Mended => {}
+                Outcome::Sound | Outcome::Mended | Outcome::Made => {}
             }
         }
         self.publish();
@@ -110,11 +152,11 @@ impl Tables {
     fn publish(&self) {
         let reasons: Vec<String> = {
             let state = self.lock();
-            let outcomes = state.checked.values().map(|(_, outcome)| outcome);
+            let outcomes = state.checked.values();
             outcomes
                 .filter_map(|outcome| match outcome {
                     Outcome::Foreign(difference) => Some(difference.clone()),
-                    Outcome::Sound | Outcome::Mended => None,
+                    Outcome::Sound | Outcome::Mended | Outcome::Made => None,
                 })
                 .collect()
         };

@@ -58,7 +58,7 @@ struct Inbox {
     delivered: Vec<Delivered>,
     lost: Vec<Loss>,
     reads: Vec<(u64, oneshot::Sender<Chunk>)>,
-    replay: bool,
+    replays: Vec<oneshot::Sender<()>>,
     reopen: bool,
     close: bool,
     /// Nobody will take anything any more.
@@ -71,7 +71,7 @@ impl Inbox {
             && self.delivered.is_empty()
             && self.lost.is_empty()
             && self.reads.is_empty()
-            && !self.replay
+            && self.replays.is_empty()
             && !self.reopen
             && !self.close
     }
@@ -142,9 +142,13 @@ impl Mailbox {
         chunk.await.ok()
     }
 
-    /// Sends everything again that was delivered within the replay window.
-    pub fn replay(&self) {
-        self.add(|inbox| inbox.replay = true);
+    /// Sends everything again that was delivered within the replay window; returns once it waits
+    /// to be sent.
+    pub async fn replay(&self) {
+        let (answer, done) = oneshot::channel();
+        self.add(|inbox| inbox.replays.push(answer));
+        // An error means that the thread has ended: there is nothing to be sent any more.
+        let _ended = done.await;
     }
 
     /// Declares everything that is due as backlog: what was left aside is to be sent now.
@@ -240,13 +244,17 @@ fn turn(spool: &mut Spool, work: Inbox, around: &Surroundings) {
         spool.delivered(seq, rows, bytes);
     }
     around.stats.lost(work.lost, &around.metrics);
-    if work.replay {
+    if !work.replays.is_empty() {
         spool.replay();
     }
-    if (work.replay || work.reopen)
+    if (work.reopen || !work.replays.is_empty())
         && let Some((from, bytes)) = spool.due()
     {
         around.feed.reopen_backlog(from, spool.next_seq(), bytes);
+    }
+    for done in work.replays {
+        // Whoever asked may be gone by now.
+        let _unsent = done.send(());
     }
     append(spool, work.appends, around);
     for (from, answer) in work.reads {
