@@ -101,7 +101,7 @@ struct Lane<'a> {
 
 impl Delivery {
     fn lane(&self, source: Source, seed: u64) -> Lane<'_> {
-        let (first, limit) = (Duration::from_millis(100), Duration::from_secs(10));
+        let (first, limit) = (Duration::from_millis(100), Duration::from_secs(5));
         let backoff = Backoff::new(first, limit, self.seed ^ seed);
         Lane { delivery: self, gate: self.gate.clone(), source, backoff }
     }
