@@ -16,4 +16,6 @@ pub mod segment;
 pub mod thread;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;
