@@ -6,6 +6,7 @@
 //! - [`base`]: nothing about the product (time, tasks, HTTP client, secrets, metrics)
 //! - [`config`], [`model`]: checked settings; tables, rows, statuses
 //! - [`rules`]: pure alert logic
+//! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
 //! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`web`], [`cli`]: what people and programs talk to

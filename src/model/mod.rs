@@ -7,3 +7,4 @@ pub mod row;
 pub mod server;
 pub mod status;
 pub mod table;
+pub mod view;

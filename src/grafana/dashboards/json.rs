@@ -1,0 +1,461 @@
+//! From declarations to Grafana's classic dashboard model, schema 39 (Grafana migrates forward
+//! only, so 11 and later read it). Keys are sorted, so that a change is a small diff.
+
+use serde_json::{Map, Value, json};
+
+use super::Datasource;
+use super::panel::{
+    Annotation, At, Column, Dashboard, Format, GREEN, Kind, Panel, Scale, Section, State, Variable,
+};
+
+/// Threshold of a rule by its id and severity (`warning` or `critical`).
+pub type Thresholds<'a> = &'a dyn Fn(&str, &str) -> Option<f64>;
+
+/// Breaks in a line shorter than this are bridged, milliseconds: polls may be minutes apart.
+const BRIDGED_MS: u32 = 300_000;
+
+/// Stands in for a threshold of 0: rules fire above it, Grafana colours from it on.
+const ABOVE_ZERO: f64 = 1e-6;
+
+/// Returns `dashboard` as the text of its file.
+pub fn file(dashboard: &Dashboard, datasource: Datasource, thresholds: Thresholds<'_>) -> String {
+    let model = sorted(model(dashboard, datasource, thresholds));
+    format!("{model:#}\n")
+}
+
+fn model(dashboard: &Dashboard, datasource: Datasource, thresholds: Thresholds<'_>) -> Value {
+    let mut variables = vec![datasource_variable(datasource)];
+    variables.extend(dashboard.variables.iter().map(|one| variable(one, datasource)));
+    let mut annotations = vec![json!({
+        "builtIn": 1,
+        "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+        "enable": true,
+        "hide": true,
+        "iconColor": "rgba(0, 211, 255, 1)",
+        "name": "Annotations & Alerts",
+        "type": "dashboard",
+    })];
+    annotations.extend(dashboard.annotations.iter().map(|one| annotation(one, datasource)));
+    json!({
+        "annotations": {"list": annotations},
+        "description": dashboard.description,
+        "editable": false,
+        "fiscalYearStartMonth": 0,
+        "graphTooltip": 1,
+        "links": [{
+            "asDropdown": false,
+            "icon": "dashboard",
+            "includeVars": true,
+            "keepTime": true,
+            "tags": [super::TAG],
+            "targetBlank": false,
+            "title": "periscope",
+            "tooltip": "the same time and variables on another dashboard",
+            "type": "dashboards",
+            "url": "",
+        }],
+        "panels": panels(&dashboard.sections, datasource, thresholds),
+        "refresh": dashboard.refresh,
+        "schemaVersion": 39,
+        "tags": [super::TAG],
+        "templating": {"list": variables},
+        "time": {"from": format!("now-{}", dashboard.since), "to": "now"},
+        "timepicker": {"refresh_intervals": ["5s", "10s", "30s", "1m", "5m", "15m", "30m", "1h"]},
+        "timezone": "browser",
+        "title": dashboard.title,
+        "uid": super::uid(dashboard.name),
+        "version": 1,
+        "weekStart": "",
+    })
+}
+
+/// Returns `value` with the keys of every object in order, whatever features `serde_json` has.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            let entries = entries.into_iter().map(|(key, value)| (key, sorted(value)));
+            Value::Object(entries.collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
+
+fn reference(datasource: Datasource) -> Value {
+    json!({"type": datasource.plugin(), "uid": "${datasource}"})
+}
+
+/// Returns a query as the data source reads it.
+fn target(sql: &str, format: Format, ref_id: &str, datasource: Datasource) -> Value {
+    match datasource {
+        Datasource::Postgres => json!({
+            "datasource": reference(datasource),
+            "editorMode": "code",
+            "format": match format {
+                Format::TimeSeries => "time_series",
+                Format::Table => "table",
+            },
+            "rawQuery": true,
+            "rawSql": sql,
+            "refId": ref_id,
+        }),
+        Datasource::Questdb => json!({
+            "datasource": reference(datasource),
+            "format": match format {
+                Format::TimeSeries => 0,
+                Format::Table => 1,
+            },
+            "meta": {},
+            "queryType": "sql",
+            "rawSql": sql,
+            "refId": ref_id,
+        }),
+    }
+}
+
+fn datasource_variable(datasource: Datasource) -> Value {
+    json!({
+        "current": {"text": super::DATASOURCE_NAME, "value": super::DATASOURCE_UID},
+        "hide": 0,
+        "includeAll": false,
+        "label": "Data source",
+        "multi": false,
+        "name": "datasource",
+        "options": [],
+        "query": datasource.plugin(),
+        "refresh": 1,
+        "regex": "",
+        "skipUrlSync": false,
+        "type": "datasource",
+    })
+}
+
+fn variable(variable: &Variable, datasource: Datasource) -> Value {
+    json!({
+        "current": {"selected": true, "text": ["All"], "value": ["$__all"]},
+        "datasource": reference(datasource),
+        "definition": variable.sql,
+        "hide": 0,
+        "includeAll": true,
+        "label": variable.label,
+        "multi": true,
+        "name": variable.name,
+        "options": [],
+        "query": variable.sql,
+        // On every change of the time range: the values are those of the range.
+        "refresh": 2,
+        "regex": "",
+        "skipUrlSync": false,
+        "sort": 1,
+        "type": "query",
+    })
+}
+
+fn annotation(annotation: &Annotation, datasource: Datasource) -> Value {
+    json!({
+        "datasource": reference(datasource),
+        "enable": true,
+        "hide": false,
+        "iconColor": annotation.color,
+        "name": annotation.name,
+        "target": target(&annotation.sql, Format::Table, "Annotation", datasource),
+    })
+}
+
+/// Places the sections below each other and their panels from left to right.
+fn panels(sections: &[Section], datasource: Datasource, thresholds: Thresholds<'_>) -> Vec<Value> {
+    let mut placed = Vec::new();
+    let mut top = 0;
+    for section in sections {
+        placed.push(json!({
+            "collapsed": false,
+            "gridPos": {"h": 1, "w": 24, "x": 0, "y": top},
+            "id": section.id,
+            "panels": [],
+            "title": section.title,
+            "type": "row",
+        }));
+        top += 1;
+        let (mut left, mut height) = (0, 0);
+        for one in &section.panels {
+            if left + one.size.0 > 24 {
+                (left, top, height) = (0, top + height, 0);
+            }
+            let place = json!({"h": one.size.1, "w": one.size.0, "x": left, "y": top});
+            placed.push(panel(one, place, datasource, thresholds));
+            left += one.size.0;
+            height = height.max(one.size.1);
+        }
+        top += height;
+    }
+    placed
+}
+
+fn panel(panel: &Panel, place: Value, datasource: Datasource, thresholds: Thresholds<'_>) -> Value {
+    let letters = ["A", "B", "C", "D"];
+    let targets: Vec<Value> = panel
+        .queries
+        .iter()
+        .zip(letters)
+        .map(|(query, letter)| target(&query.sql, query.format, letter, datasource))
+        .collect();
+    json!({
+        "datasource": reference(datasource),
+        "description": description(panel),
+        "fieldConfig": {
+            "defaults": defaults(panel, thresholds),
+            "overrides": panel
+                .columns
+                .iter()
+                .map(|column| column_override(column, thresholds))
+                .collect::<Vec<_>>(),
+        },
+        "gridPos": place,
+        "id": panel.id,
+        "interval": panel.min_interval,
+        "options": options(panel.kind),
+        "targets": targets,
+        "title": panel.title,
+        "type": panel.kind.id(),
+    })
+}
+
+fn description(panel: &Panel) -> String {
+    let about = panel.about;
+    let mut text =
+        format!("{}\n\n**Healthy:** {}\n\n**If not:** {}", about.what, about.healthy, about.act);
+    if !panel.rules.is_empty() {
+        text.push_str("\n\n**Alerts:** ");
+        text.push_str(&panel.rules.join(", "));
+    }
+    text
+}
+
+fn defaults(panel: &Panel, thresholds: Thresholds<'_>) -> Value {
+    let mode = match panel.kind {
+        Kind::TimeSeries => "palette-classic",
+        Kind::Stat | Kind::StateTimeline | Kind::BarGauge | Kind::Table => "thresholds",
+    };
+    let mut json = json!({
+        "color": {"mode": mode},
+        "custom": custom(panel),
+        "mappings": mappings(&panel.states),
+        "noValue": panel.no_value,
+        "thresholds": scale(&panel.scale, thresholds),
+        "unit": panel.unit.id(),
+    });
+    let optional = [
+        ("decimals", panel.decimals.map(Value::from)),
+        ("displayName", panel.series_name.map(Value::from)),
+        ("min", panel.range.0.map(Value::from)),
+        ("max", panel.range.1.map(Value::from)),
+    ];
+    if let Some(map) = json.as_object_mut() {
+        for (key, value) in optional {
+            if let Some(value) = value {
+                map.insert(key.to_owned(), value);
+            }
+        }
+    }
+    json
+}
+
+fn custom(panel: &Panel) -> Value {
+    match panel.kind {
+        Kind::TimeSeries => json!({
+            "axisBorderShow": false,
+            "axisCenteredZero": false,
+            "axisColorMode": "text",
+            "axisLabel": "",
+            "axisPlacement": "auto",
+            "barAlignment": 0,
+            "drawStyle": "line",
+            "fillOpacity": 8,
+            "gradientMode": "none",
+            "hideFrom": {"legend": false, "tooltip": false, "viz": false},
+            "insertNulls": false,
+            "lineInterpolation": "linear",
+            "lineWidth": 1,
+            "pointSize": 4,
+            "scaleDistribution": {"type": "linear"},
+            "showPoints": "auto",
+            "spanNulls": BRIDGED_MS,
+            "stacking": {"group": "A", "mode": "none"},
+            "thresholdsStyle": {
+                "mode": if panel.scale.steps.is_empty() { "off" } else { "dashed" },
+            },
+        }),
+        Kind::StateTimeline => json!({
+            "fillOpacity": 80,
+            "hideFrom": {"legend": false, "tooltip": false, "viz": false},
+            "insertNulls": false,
+            "lineWidth": 0,
+            "spanNulls": BRIDGED_MS,
+        }),
+        Kind::Table => json!({
+            "align": "auto",
+            "cellOptions": {"type": "auto"},
+            "filterable": true,
+            "inspect": false,
+        }),
+        Kind::Stat | Kind::BarGauge => json!({}),
+    }
+}
+
+fn options(kind: Kind) -> Value {
+    let reduce = json!({"calcs": ["lastNotNull"], "fields": "", "values": false});
+    match kind {
+        Kind::TimeSeries => json!({
+            "legend": {
+                "calcs": ["lastNotNull", "max"],
+                "displayMode": "table",
+                "placement": "bottom",
+                "showLegend": true,
+            },
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }),
+        Kind::Stat => json!({
+            "colorMode": "background",
+            "graphMode": "none",
+            "justifyMode": "auto",
+            "orientation": "auto",
+            "percentChangeColorMode": "standard",
+            "reduceOptions": reduce,
+            "showPercentChange": false,
+            "textMode": "auto",
+            "wideLayout": true,
+        }),
+        Kind::StateTimeline => json!({
+            "alignValue": "left",
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
+            "mergeValues": true,
+            "rowHeight": 0.9,
+            "showValue": "auto",
+            "tooltip": {"mode": "single", "sort": "none"},
+        }),
+        Kind::BarGauge => json!({
+            "displayMode": "basic",
+            "legend": {
+                "calcs": [],
+                "displayMode": "list",
+                "placement": "bottom",
+                "showLegend": false,
+            },
+            "maxVizHeight": 300,
+            "minVizHeight": 16,
+            "minVizWidth": 8,
+            "namePlacement": "auto",
+            "orientation": "horizontal",
+            "reduceOptions": reduce,
+            "showUnfilled": true,
+            "sizing": "auto",
+            "valueMode": "color",
+        }),
+        Kind::Table => json!({
+            "cellHeight": "sm",
+            "footer": {"countRows": false, "fields": "", "reducer": ["sum"], "show": false},
+            "showHeader": true,
+        }),
+    }
+}
+
+/// Returns the steps that have a value; those of a rule without such a severity are left out, and
+/// with them the colour before: below a lower bound that does not exist nothing is red.
+fn scale(scale: &Scale, thresholds: Thresholds<'_>) -> Value {
+    let mut base = scale.base;
+    let mut steps = Vec::new();
+    for (at, color) in &scale.steps {
+        let value = match at {
+            At::Value(value) => Some(*value),
+            At::Rule(rule, severity) => thresholds(rule, severity.word()),
+            At::Hold(rule, severity, shipped) => {
+                thresholds(&format!("{rule}.for"), severity.word()).or(Some(*shipped))
+            }
+        };
+        match value {
+            Some(0.0) => steps.push(json!({"color": color, "value": ABOVE_ZERO})),
+            Some(value) => steps.push(json!({"color": color, "value": value})),
+            None if steps.is_empty() && scale.base != GREEN => base = color,
+            None => {}
+        }
+    }
+    let mut all = vec![json!({"color": base, "value": null})];
+    all.extend(steps);
+    json!({"mode": "absolute", "steps": all})
+}
+
+fn mappings(states: &[State]) -> Value {
+    if states.is_empty() {
+        return json!([]);
+    }
+    let options: Map<String, Value> = states
+        .iter()
+        .enumerate()
+        .map(|(index, state)| {
+            let shown = json!({"color": state.color, "index": index, "text": state.text});
+            (state.value.to_owned(), shown)
+        })
+        .collect();
+    json!([{"options": options, "type": "value"}])
+}
+
+fn column_override(column: &Column, thresholds: Thresholds<'_>) -> Value {
+    let mut properties = Vec::new();
+    if let Some(unit) = column.unit {
+        properties.push(json!({"id": "unit", "value": unit.id()}));
+    }
+    if let Some(width) = column.width {
+        properties.push(json!({"id": "custom.width", "value": width}));
+    }
+    if let Some(colors) = &column.scale {
+        properties.push(json!({"id": "thresholds", "value": scale(colors, thresholds)}));
+    }
+    if !column.states.is_empty() {
+        properties.push(json!({"id": "mappings", "value": mappings(&column.states)}));
+    }
+    if column.scale.is_some() || !column.states.is_empty() {
+        let cell = json!({"mode": "basic", "type": "color-background"});
+        properties.push(json!({"id": "custom.cellOptions", "value": cell}));
+    }
+    json!({"matcher": {"id": "byName", "options": column.name}, "properties": properties})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::panel::{RED, Severity, YELLOW};
+    use super::*;
+
+    #[test]
+    fn a_step_of_a_rule_takes_its_threshold_and_vanishes_without_one() {
+        let rule = |id: &str, severity: &str| match (id, severity) {
+            ("memory", "warning") => Some(800.0),
+            ("gap", "warning") => Some(0.0),
+            ("fill", "warning") => Some(0.5),
+            _ => None,
+        };
+        let steps = |wanted: Scale| scale(&wanted, &rule)["steps"].clone();
+        let none = Value::Null;
+        assert_eq!(
+            steps(Scale::rule("memory")),
+            json!([{"color": GREEN, "value": none}, {"color": YELLOW, "value": 800.0}])
+        );
+        assert_eq!(steps(Scale::rule("gap"))[1]["value"], json!(ABOVE_ZERO));
+        // Only a warning: yellow below it, and nothing is ever red.
+        assert_eq!(
+            steps(Scale::rule_below("fill")),
+            json!([{"color": YELLOW, "value": none}, {"color": GREEN, "value": 0.5}])
+        );
+        let fixed = Scale { base: GREEN, steps: vec![(At::Value(3.0), RED)] };
+        assert_eq!(steps(fixed)[1], json!({"color": RED, "value": 3.0}));
+        let absent = Scale { base: GREEN, steps: vec![(At::Rule("x", Severity::Critical), RED)] };
+        assert_eq!(steps(absent), json!([{"color": GREEN, "value": none}]));
+    }
+
+    #[test]
+    fn keys_are_sorted_at_every_depth() {
+        let text = sorted(json!({"b": [{"z": 1, "a": 2}], "a": 1})).to_string();
+        assert_eq!(text, r#"{"a":1,"b":[{"a":2,"z":1}]}"#);
+    }
+}
