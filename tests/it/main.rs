@@ -15,6 +15,7 @@
 )]
 
 mod cli;
+mod dashboards;
 mod ingest;
 mod layers;
 mod push;

@@ -1,0 +1,561 @@
+//! Every query of every dashboard on the real databases, expanded as Grafana's PostgreSQL data
+//! source and the QuestDB plugin do it, over HTTP and PG wire: on empty tables, an hour, 90 days.
+//!
+//! `TEST_SCALE=full` fills the 90 days at default rates (53 million rows, some minutes) and holds
+//! the speed against a plain scan; the table of timings is printed with `--nocapture`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use periscope::grafana::dashboards::{Datasource, render_for};
+use periscope::model::table::TABLES;
+use periscope::model::view::VIEWS;
+use serde_json::Value;
+use tokio_postgres::types::Type;
+
+use super::support::questdb::{PASSWORD, QuestDb};
+use super::support::wait::until;
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+// --- the queries ------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Shape {
+    Series,
+    Table,
+    Variable,
+    Annotation,
+}
+
+#[derive(Debug, Clone)]
+struct Query {
+    dashboard: String,
+    name: String,
+    sql: String,
+    shape: Shape,
+    min_interval_ms: i64,
+}
+
+/// Returns the queries of one dashboard file, its variables first.
+fn queries(file: &str, model: &Value) -> Vec<Query> {
+    let dashboard = file.trim_end_matches(".json").to_owned();
+    let query = |name: &str, sql: &Value, shape: Shape, interval: i64| Query {
+        dashboard: dashboard.clone(),
+        name: name.to_owned(),
+        sql: sql.as_str().unwrap().to_owned(),
+        shape,
+        min_interval_ms: interval,
+    };
+    let mut all = Vec::new();
+    for one in model["templating"]["list"].as_array().unwrap() {
+        if one["type"] == "query" {
+            let name = one["name"].as_str().unwrap();
+            all.push(query(name, &one["query"], Shape::Variable, 0));
+        }
+    }
+    for one in model["annotations"]["list"].as_array().unwrap() {
+        if let Some(sql) = one.pointer("/target/rawSql") {
+            all.push(query(one["name"].as_str().unwrap(), sql, Shape::Annotation, 0));
+        }
+    }
+    for panel in model["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let series = target["format"] == "time_series" || target["format"] == 0;
+            let shape = if series { Shape::Series } else { Shape::Table };
+            let interval = milliseconds(panel["interval"].as_str().unwrap());
+            all.push(query(panel["title"].as_str().unwrap(), &target["rawSql"], shape, interval));
+        }
+    }
+    all
+}
+
+fn milliseconds(interval: &str) -> i64 {
+    let (number, unit) = interval.split_at(interval.len() - 1);
+    let unit = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => HOUR_MS,
+        other => panic!("unit {other}"),
+    };
+    number.parse::<i64>().unwrap() * unit
+}
+
+// --- expansion, as Grafana does it --------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+struct Context {
+    from_ms: i64,
+    to_ms: i64,
+    values: BTreeMap<String, Vec<String>>,
+}
+
+/// Grafana's choice of `$__interval`: the range over 1000 points, at least the panel's minimum,
+/// rounded to one of its steps.
+fn interval(context: &Context, minimum_ms: i64) -> String {
+    let wanted = ((context.to_ms - context.from_ms) / 1000).max(minimum_ms).max(1_000);
+    let steps = [
+        (1_500, "1s"),
+        (3_500, "2s"),
+        (7_500, "5s"),
+        (12_500, "10s"),
+        (17_500, "15s"),
+        (25_000, "20s"),
+        (45_000, "30s"),
+        (90_000, "1m"),
+        (210_000, "2m"),
+        (450_000, "5m"),
+        (750_000, "10m"),
+        (1_050_000, "15m"),
+        (1_500_000, "20m"),
+        (2_700_000, "30m"),
+        (5_400_000, "1h"),
+        (9_000_000, "2h"),
+        (16_200_000, "3h"),
+    ];
+    let step = steps.iter().find(|(limit, _)| wanted < *limit).expect("a range of 90 days");
+    step.1.to_owned()
+}
+
+fn expand(query: &Query, context: &Context, datasource: Datasource) -> String {
+    let mut sql = query.sql.clone();
+    // The browser's half.
+    for (name, values) in &context.values {
+        let quoted: Vec<String> =
+            values.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
+        sql = sql.replace(&format!("${{{name}:sqlstring}}"), &quoted.join(","));
+    }
+    sql = sql
+        .replace("${__from}", &context.from_ms.to_string())
+        .replace("${__to}", &context.to_ms.to_string())
+        .replace("$__interval", &interval(context, query.min_interval_ms));
+    // The server's half.
+    let filter = "$__timeFilter(timestamp)";
+    let expanded = match datasource {
+        Datasource::Postgres => {
+            let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+            format!("timestamp BETWEEN '{}' AND '{}'", time(context.from_ms), time(context.to_ms))
+        }
+        Datasource::Questdb => format!(
+            "timestamp >= cast({} as timestamp) AND timestamp <= cast({} as timestamp)",
+            context.from_ms * 1000,
+            context.to_ms * 1000
+        ),
+    };
+    sql = sql.replace(filter, &expanded);
+    assert!(!sql.contains('$'), "{} {}: not expanded: {sql}", query.dashboard, query.name);
+    sql
+}
+
+// --- results ------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell {
+    Time,
+    Number,
+    Text,
+    Boolean,
+}
+
+#[derive(Debug)]
+struct Answer {
+    columns: Vec<(String, Cell)>,
+    rows: Vec<Vec<Value>>,
+}
+
+/// Returns the body of the answer, and the time until it was there.
+async fn asked(questdb: &QuestDb, sql: &str) -> Result<(Vec<u8>, Duration), String> {
+    let mut path = "/exec?query=".to_owned();
+    for byte in sql.bytes() {
+        path.push_str(&format!("%{byte:02x}"));
+    }
+    let started = Instant::now();
+    let answer = questdb.request(&path, None).await?;
+    Ok((answer.body.to_vec(), started.elapsed()))
+}
+
+fn parsed(body: &[u8]) -> Result<Answer, String> {
+    let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if let Some(error) = body.get("error") {
+        return Err(format!("{error} at {}", body["position"]));
+    }
+    let columns = body["columns"].as_array().unwrap().iter().map(|column| {
+        let cell = match column["type"].as_str().unwrap() {
+            "TIMESTAMP" | "TIMESTAMP_NS" => Cell::Time,
+            "BYTE" | "SHORT" | "INT" | "LONG" | "FLOAT" | "DOUBLE" => Cell::Number,
+            "SYMBOL" | "STRING" | "VARCHAR" | "CHAR" => Cell::Text,
+            "BOOLEAN" => Cell::Boolean,
+            other => panic!("type {other}"),
+        };
+        (column["name"].as_str().unwrap().to_owned(), cell)
+    });
+    let columns = columns.collect();
+    let rows = body["dataset"].as_array().unwrap();
+    let rows = rows.iter().map(|row| row.as_array().unwrap().clone()).collect();
+    Ok(Answer { columns, rows })
+}
+
+/// Returns columns and the number of rows, as the read-only user sees them.
+async fn over_pg(
+    client: &tokio_postgres::Client,
+    sql: &str,
+) -> Result<(Vec<(String, Cell)>, usize), String> {
+    let text = |error: tokio_postgres::Error| {
+        error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+    };
+    let statement = client.prepare(sql).await.map_err(text)?;
+    let columns = statement.columns().iter().map(|column| {
+        let cell = match *column.type_() {
+            Type::TIMESTAMP => Cell::Time,
+            Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 => Cell::Number,
+            Type::VARCHAR | Type::TEXT | Type::CHAR | Type::BPCHAR => Cell::Text,
+            Type::BOOL => Cell::Boolean,
+            ref other => panic!("type {other}"),
+        };
+        (column.name().to_owned(), cell)
+    });
+    let columns = columns.collect();
+    let rows = client.query(&statement, &[]).await.map_err(text)?;
+    Ok((columns, rows.len()))
+}
+
+/// Holds what Grafana needs of a result; returns how many rows carry a value.
+fn assert_shape(query: &Query, answer: &Answer) -> usize {
+    let place = format!("{} / {}", query.dashboard, query.name);
+    let cell = |name: &str| answer.columns.iter().find(|(n, _)| n == name).map(|(_, cell)| *cell);
+    let index = |name: &str| answer.columns.iter().position(|(n, _)| n == name).unwrap();
+    let count = |wanted: Cell| answer.columns.iter().filter(|(_, cell)| *cell == wanted).count();
+    assert_eq!(count(Cell::Boolean), 0, "{place}: a boolean column: {:?}", answer.columns);
+    match query.shape {
+        Shape::Series => {
+            assert_eq!(cell("time"), Some(Cell::Time), "{place}: {:?}", answer.columns);
+            assert_eq!(count(Cell::Time), 1, "{place}: {:?}", answer.columns);
+            assert!(count(Cell::Number) >= 1, "{place}: {:?}", answer.columns);
+            let at = index("time");
+            let times: Vec<&str> =
+                answer.rows.iter().map(|row| row[at].as_str().unwrap()).collect();
+            assert!(times.is_sorted(), "{place}: time is not in order");
+            let labels = |row: &Vec<Value>| -> Vec<String> {
+                let texts = answer.columns.iter().zip(row).filter(|((_, c), _)| *c != Cell::Number);
+                texts.map(|(_, value)| value.to_string()).collect()
+            };
+            let distinct: BTreeSet<Vec<String>> = answer.rows.iter().map(labels).collect();
+            assert_eq!(distinct.len(), answer.rows.len(), "{place}: a series has a time twice");
+            let has_number = |row: &&Vec<Value>| row.iter().any(Value::is_number);
+            answer.rows.iter().filter(has_number).count()
+        }
+        Shape::Variable => {
+            let wanted = vec![(query.name.clone(), Cell::Text)];
+            assert_eq!(answer.columns, wanted, "{place}: one column of text");
+            assert!(!answer.rows.is_empty(), "{place}: an empty list becomes IN ()");
+            assert!(answer.rows.iter().all(|row| row[0].is_string()), "{place}: {:?}", answer.rows);
+            answer.rows.len()
+        }
+        Shape::Annotation => {
+            assert_eq!(cell("time"), Some(Cell::Time), "{place}: {:?}", answer.columns);
+            for name in ["text", "tags"] {
+                assert_eq!(cell(name), Some(Cell::Text), "{place}: {:?}", answer.columns);
+            }
+            answer.rows.len()
+        }
+        Shape::Table => {
+            assert!(count(Cell::Time) >= 1, "{place}: when? {:?}", answer.columns);
+            answer.rows.len()
+        }
+    }
+}
+
+// --- data ---------------------------------------------------------------------------------------
+
+/// One table's rows: how many series, the seconds between two of them, columns, and values with `@T`
+/// (time), `@I` (number of the sample) and `@E` (number of the series).
+struct Fill {
+    table: &'static str,
+    series: i64,
+    step_s: i64,
+    columns: &'static str,
+    values: &'static str,
+}
+
+/// The default rates of 590,400 rows a day, and some rows of the small tables. Everything that panels
+/// look for happens within every hour: gaps, disconnections, restarts, errors.
+const FILLS: &[Fill] = &[
+    Fill {
+        table: "daemon_metrics",
+        series: 5,
+        step_s: 10,
+        columns: "daemon, host, env, reachable, running, shutdown_requested, fetch_count, \
+                  error_count, liquidation_count, uptime_seconds, last_fetch_time, last_error, \
+                  poll_error, exchanges, symbols, instance, memory_bytes, restarts, cpu_percent, \
+                  poll_ms, event_loop_lag_ms",
+        values: "@T, 'daemon-' || @E, 'vps-1', 'prod', (@I % 300) > 5, (@I % 300) > 8, false, \
+                 (@I % 170) * 7, (@I % 170) / 9, (@I % 170) / 5, (@I % 170) * 10.0, @T, \
+                 CASE WHEN (@I % 30) = 0 THEN 'timeout' END, \
+                 CASE WHEN (@I % 300) <= 5 THEN 'refused' END, 'binance,bybit', 'BTCUSDT,ETHUSDT', \
+                 'instance-' || (@I / 170), 300000000L + (@I % 1000) * 100000, @I / 170, \
+                 rnd_double() * 40, rnd_double() * 10, rnd_double() * 50",
+    },
+    Fill {
+        table: "exchange_status",
+        series: 10,
+        step_s: 10,
+        columns: "exchange, daemon, host, env, connected, latency_ms, reconnect_count, \
+                  last_message_at, disconnected_at, rate_limit_used",
+        values: "@T, 'exchange-' || (@E / 2), 'daemon-' || (@E % 5), 'vps-1', 'prod', \
+                 (@I + @E * 10) % 200 > 6, 50 + rnd_double() * 200, @I / 200, @T, \
+                 CASE WHEN (@I + @E * 10) % 200 <= 6 \
+                 THEN dateadd('s', -cast(((@I + @E * 10) % 200) * 10 AS INT), @T) END, rnd_double()",
+    },
+    Fill {
+        table: "pipeline_metrics",
+        series: 50,
+        step_s: 15,
+        columns: "exchange, symbol, data_type, daemon, host, env, records_count, error_count, \
+                  bytes_written, latency_ms, gap_detected, gap_duration_seconds",
+        values: "@T, 'exchange-' || (@E % 5), 'S' || ((@E / 5) % 5), \
+                 CASE WHEN @E < 20 THEN 'oi' WHEN @E < 40 THEN 'funding' ELSE 'liquidation' END, \
+                 'daemon-' || (@E % 5), 'vps-1', 'prod', @I * 3, @I / 100, @I * 300, \
+                 20 + rnd_double() * 100, (@I + @E * 3) % 150 < 5, \
+                 CASE WHEN (@I + @E * 3) % 150 < 5 THEN ((@I + @E * 3) % 150) * 15.0 ELSE 0.0 END",
+    },
+    Fill {
+        table: "trading_metrics",
+        series: 20,
+        step_s: 10,
+        columns: "strategy, symbol, venue, currency, daemon, host, env, pnl, unrealized_pnl, \
+                  position_size, exposure, equity, drawdown, fill_rate, orders_placed, \
+                  orders_filled, orders_open",
+        values: "@T, 'strategy-' || (@E / 4), 'S' || (@E % 4), 'binance', 'USDT', \
+                 'daemon-' || (@E % 5), 'vps-1', 'prod', @I * 0.01, rnd_double() * 100 - 50, \
+                 rnd_double(), rnd_double() * 10000, 10000 + @I * 0.01, rnd_double() * 0.1, 0.9, \
+                 @I / 6, @I / 7, @E % 3",
+    },
+    Fill {
+        table: "system_health",
+        series: 6,
+        step_s: 10,
+        columns: "component, host, env, status, detail, cpu_percent, memory_bytes, \
+                  memory_total_bytes, disk_free_bytes, disk_total_bytes, restarts, pending_rows, \
+                  pending_bytes, oldest_seconds, rows_total, refused_total, latency_ms, wal_lag",
+        values: "@T, CASE WHEN @E = 0 THEN 'host' WHEN @E = 1 THEN 'periscope' \
+                 WHEN @E = 2 THEN 'questdb' WHEN @E = 3 THEN 'grafana' WHEN @E = 4 THEN 'spool' \
+                 ELSE 'writer' END, 'vps-1', 'prod', \
+                 CASE WHEN (@I % 200) < 4 THEN 'down' ELSE 'ok' END, '', rnd_double() * 30, \
+                 200000000L, 8000000000L, 50000000000L - @I * 1000, 100000000000L, @I / 200, \
+                 CASE WHEN @E = 4 THEN @I % 100 END, CASE WHEN @E = 4 THEN (@I % 100) * 100 END, \
+                 CASE WHEN @E = 4 THEN rnd_double() END, CASE WHEN @E = 5 THEN @I * 70 END, \
+                 CASE WHEN @E = 5 THEN @I / 1000 END, rnd_double() * 10, \
+                 CASE WHEN @E = 2 THEN @I % 3 END",
+    },
+    Fill {
+        table: "alert_events",
+        series: 1,
+        step_s: 300,
+        columns: "rule, fingerprint, state, path, host, env, severity, labels, summary, value, \
+                  sent_to, delivered_at, notification",
+        values: "@T, CASE WHEN (@I / 2) % 2 = 0 THEN 'daemon_down' ELSE 'pipeline_gap' END, \
+                 'f' || ((@I / 2) % 7), CASE WHEN @I % 4 < 3 THEN 'alerting' ELSE 'normal' END, \
+                 CASE WHEN @I % 10 = 0 THEN 'fallback' ELSE 'grafana' END, 'vps-1', 'prod', \
+                 CASE WHEN (@I / 2) % 2 = 0 THEN 'critical' ELSE 'warning' END, \
+                 '{\"daemon\":\"daemon-1\"}', 'daemon-1 is down', 1.0, 'telegram', @T, 'a1b2'",
+    },
+    Fill {
+        table: "sample_gaps",
+        series: 1,
+        step_s: 1200,
+        columns: "reason, table_name, host, env, gap_from, gap_to, first_seq, last_seq, rows",
+        values: "@T, 'cap', 'daemon_metrics', 'vps-1', 'prod', @T, @T, 1L, 2L, 100L",
+    },
+];
+
+/// Fills `from..to` (ms) of every table, newest chunk first, one sample in `thinned`.
+async fn fill(questdb: &QuestDb, from_ms: i64, to_ms: i64, thinned: i64) {
+    for one in FILLS {
+        let step_ms = one.step_s * 1000 * thinned;
+        let chunk_ms = (4_000_000 / one.series) * step_ms;
+        let mut end = to_ms;
+        while end > from_ms {
+            let start = (end - chunk_ms).max(from_ms);
+            let samples = (end - start) / step_ms;
+            let first = (start - from_ms) / step_ms;
+            let values = one
+                .values
+                .replace(
+                    "@T",
+                    &format!(
+                        "cast({}L + ((x - 1) / {}) * {}L AS TIMESTAMP)",
+                        start * 1000,
+                        one.series,
+                        step_ms * 1000
+                    ),
+                )
+                .replace("@I", &format!("({first} + (x - 1) / {})", one.series))
+                .replace("@E", &format!("((x - 1) % {})", one.series));
+            let sql = format!(
+                "INSERT INTO {} (timestamp, {}) SELECT {values} FROM long_sequence({})",
+                one.table,
+                one.columns,
+                samples * one.series
+            );
+            questdb.sql(&sql).await.unwrap_or_else(|error| panic!("{}: {error}", one.table));
+            end = start;
+        }
+    }
+    until("tables and views to catch up", Duration::from_secs(600), || async {
+        let behind = "SELECT name FROM wal_tables() WHERE suspended OR writerTxn < sequencerTxn";
+        let tables = questdb.sql(behind).await?;
+        let stale = "SELECT view_name, view_status, invalidation_reason FROM materialized_views() \
+                     WHERE view_status <> 'valid' OR refresh_base_table_txn < base_table_txn";
+        let views = questdb.sql(stale).await?;
+        if tables.is_empty() && views.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{tables:?} {views:?}"))
+    })
+    .await;
+}
+
+// --- the runs -----------------------------------------------------------------------------------
+
+#[derive(Debug)]
+struct Timing {
+    first: Duration,
+    warm: Duration,
+    rows: usize,
+    place: String,
+}
+
+/// Runs every query for `range_ms` up to `to_ms`.
+///
+/// `full` says that every panel must show something; then the timings over HTTP are returned.
+async fn run_all(
+    questdb: &QuestDb,
+    client: &tokio_postgres::Client,
+    to_ms: i64,
+    range_ms: i64,
+    full: bool,
+) -> Vec<Timing> {
+    let mut timings = Vec::new();
+    // The two differ in how they write the range, not in what they ask: short ranges show that.
+    let datasources: &[Datasource] = if range_ms <= HOUR_MS {
+        &[Datasource::Postgres, Datasource::Questdb]
+    } else {
+        &[Datasource::Postgres]
+    };
+    for datasource in datasources.iter().copied() {
+        for (file, text) in render_for(datasource, &|_, _| None) {
+            let model: Value = serde_json::from_str(&text).unwrap();
+            let mut context = Context { from_ms: to_ms - range_ms, to_ms, values: BTreeMap::new() };
+            for query in queries(&file, &model) {
+                let sql = expand(&query, &context, datasource);
+                let place = format!("{} / {}", query.dashboard, query.name);
+                let (body, first) = asked(questdb, &sql).await.unwrap();
+                let answer =
+                    parsed(&body).unwrap_or_else(|error| panic!("{place}: {error}\n{sql}"));
+                let shown = assert_shape(&query, &answer);
+                let rare = query.shape == Shape::Annotation && range_ms <= HOUR_MS;
+                assert!(!full || rare || shown > 0, "{place} shows nothing\n{sql}");
+                if query.shape == Shape::Variable {
+                    let values: Vec<String> =
+                        answer.rows.iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
+                    assert!(!full || values != ["none"], "{place} offers nothing");
+                    context.values.insert(query.name.clone(), values);
+                }
+                let (columns, rows) = over_pg(client, &sql)
+                    .await
+                    .unwrap_or_else(|error| panic!("{place} over PG: {error}\n{sql}"));
+                assert_eq!(columns, answer.columns, "{place}: PG and HTTP differ");
+                // Only the list of firing alerts depends on the moment, and not by a row.
+                assert_eq!(rows, answer.rows.len(), "{place}: PG and HTTP differ");
+                if full && datasource == Datasource::Postgres {
+                    let mut warm = Duration::MAX;
+                    for _ in 0..3 {
+                        warm = warm.min(asked(questdb, &sql).await.unwrap().1);
+                    }
+                    timings.push(Timing { first, warm, rows, place });
+                }
+            }
+        }
+    }
+    timings
+}
+
+fn print(what: &str, timings: &mut [Timing]) {
+    timings.sort_by_key(|one| std::cmp::Reverse(one.warm));
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!("\n{what}: {} queries, slowest first (ms)\n  first    warm    rows", timings.len());
+    for one in timings.iter().take(15) {
+        println!("{:7.1} {:7.1} {:7}  {}", ms(one.first), ms(one.warm), one.rows, one.place);
+    }
+}
+
+async fn every_query_runs(version: &str) {
+    let questdb = QuestDb::start(version).await;
+    for table in TABLES {
+        questdb.sql(&table.ddl(table.ttl_days)).await.unwrap();
+    }
+    for view in VIEWS {
+        questdb.sql(&view.ddl(view.base.ttl_days)).await.unwrap();
+        // Twice is no error: periscope says it at every start.
+        questdb.sql(&view.ddl(view.base.ttl_days)).await.unwrap();
+    }
+    let mut pg = tokio_postgres::Config::new();
+    pg.host("127.0.0.1").port(questdb.pg_port).user("reader").password(PASSWORD).dbname("qdb");
+    let (client, connection) = pg.connect(tokio_postgres::NoTls).await.unwrap();
+    let now_ms = questdb.number("SELECT cast(now() AS LONG) / 1000").await;
+    let work = async {
+        for range in [HOUR_MS, 90 * DAY_MS] {
+            run_all(&questdb, &client, now_ms, range, false).await;
+        }
+
+        let hour_ago = now_ms - HOUR_MS;
+        fill(&questdb, hour_ago, now_ms, 1).await;
+        let mut timings = run_all(&questdb, &client, now_ms, HOUR_MS, true).await;
+        print(&format!("{version}: an hour of an hour"), &mut timings);
+
+        let full = std::env::var("TEST_SCALE").is_ok_and(|scale| scale == "full");
+        let thinned = if full { 1 } else { 60 };
+        // A day less: the oldest partition is about to be dropped.
+        fill(&questdb, now_ms - 89 * DAY_MS, hour_ago, thinned).await;
+        for (what, range) in [
+            ("1 day", DAY_MS),
+            ("7 days", 7 * DAY_MS),
+            ("8 days", 8 * DAY_MS),
+            ("90 days", 90 * DAY_MS),
+        ] {
+            let mut timings = run_all(&questdb, &client, now_ms, range, true).await;
+            print(&format!("{version}, 1/{thinned} of the default rates: {what}"), &mut timings);
+            if full && range > 7 * DAY_MS {
+                assert_fast(&questdb, &timings).await;
+            }
+        }
+        drop(client);
+    };
+    let (connection, ()) = tokio::join!(connection, work);
+    connection.unwrap();
+}
+
+/// Long ranges read the views: no query costs more than a few plain scans of the largest table. No
+/// absolute time, since the machine is not known.
+async fn assert_fast(questdb: &QuestDb, timings: &[Timing]) {
+    let mut scan = Duration::MAX;
+    for _ in 0..5 {
+        let sql = "SELECT count(), avg(latency_ms) FROM pipeline_metrics";
+        scan = scan.min(asked(questdb, sql).await.unwrap().1);
+    }
+    println!("yardstick: a scan of pipeline_metrics takes {:.1} ms", scan.as_secs_f64() * 1000.0);
+    for one in timings {
+        assert!(one.warm <= scan * 10, "{}: {:?} against a scan of {scan:?}", one.place, one.warm);
+    }
+}
+
+#[tokio::test]
+async fn every_query_runs_on_the_default_questdb() {
+    every_query_runs("9.3.4").await;
+}
+
+#[tokio::test]
+async fn every_query_runs_on_the_oldest_questdb() {
+    every_query_runs("9.2.3").await;
+}
