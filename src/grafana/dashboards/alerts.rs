@@ -1,11 +1,9 @@
 //! Alerts: what is firing, what was, and who was told by whom?
 
 use super::marks;
-use super::panel::{
-    About, At, BLUE, Column, Dashboard, GREEN, GREY, Kind, ORANGE, Panel, RED, Scale, Section,
-    State, Unit, Variable, YELLOW, state,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section, Variable};
 use super::sql::{DAEMONS, scope, series, table, variable};
+use super::style::{At, BLUE, Column, GREEN, GREY, ORANGE, RED, Scale, State, Unit, YELLOW, state};
 
 const VARIABLES: &[&str] = &["env", "host", "rule"];
 

@@ -1,11 +1,11 @@
 //! Exchange: is every venue connected, fast, and talking?
 
 use super::marks;
-use super::panel::{
-    About, At, Column, Dashboard, GREEN, GREY, Kind, ORANGE, Panel, RED, Scale, Section, Severity,
-    State, Unit, YELLOW, state,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section};
 use super::sql::{DAEMONS, EXCHANGES, RANGE_END, Source, Value, series, table, value};
+use super::style::{
+    At, Column, GREEN, GREY, ORANGE, RED, Scale, Severity, State, Unit, YELLOW, state,
+};
 use crate::model::view::{CONNECTED, DISCONNECTED_SECONDS, MESSAGE_AGE_SECONDS};
 
 /// `CONNECTED`, and 2 for a venue without a sample for three minutes.

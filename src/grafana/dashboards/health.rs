@@ -1,11 +1,9 @@
 //! Health: are the daemons alive, what do they cost, do they make errors?
 
 use super::marks;
-use super::panel::{
-    About, BLUE, Column, Dashboard, GREEN, GREY, Kind, ORANGE, Panel, RED, Scale, Section, State,
-    Unit, state,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section};
 use super::sql::{DAEMONS, RANGE_END, Source, Value, series, table, value};
+use super::style::{BLUE, Column, GREEN, GREY, ORANGE, RED, Scale, State, Unit, state};
 use crate::model::view::{DAEMON_STATE, LONG_RANGE_MS};
 
 /// `DAEMON_STATE`, and 4 for a daemon without a sample for three minutes.

@@ -3,16 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Datasource;
-use super::panel::{
-    Annotation, At, Column, Dashboard, Format, GREEN, Kind, Panel, Scale, Section, State, Variable,
-};
+use super::panel::{Annotation, Dashboard, Format, Kind, Panel, Section, Variable};
+use super::style::{At, Column, GREEN, Scale, State};
+use super::{Datasource, look};
 
 /// Threshold of a rule by its id and severity (`warning` or `critical`).
 pub type Thresholds<'a> = &'a dyn Fn(&str, &str) -> Option<f64>;
-
-/// Breaks in a line shorter than this are bridged, milliseconds: polls may be minutes apart.
-const BRIDGED_MS: u32 = 300_000;
 
 /// Stands in for a threshold of 0: rules fire above it, Grafana colours from it on.
 const ABOVE_ZERO: f64 = 1e-6;
@@ -215,7 +211,7 @@ fn panel(panel: &Panel, place: Value, datasource: Datasource, thresholds: Thresh
         "gridPos": place,
         "id": panel.id,
         "interval": panel.min_interval,
-        "options": options(panel.kind),
+        "options": look::options(panel.kind),
         "targets": targets,
         "title": panel.title,
         "type": panel.kind.id(),
@@ -240,7 +236,7 @@ fn defaults(panel: &Panel, thresholds: Thresholds<'_>) -> Value {
     };
     let mut json = json!({
         "color": {"mode": mode},
-        "custom": custom(panel),
+        "custom": look::custom(panel),
         "mappings": mappings(&panel.states),
         "noValue": panel.no_value,
         "thresholds": scale(&panel.scale, thresholds),
@@ -260,105 +256,6 @@ fn defaults(panel: &Panel, thresholds: Thresholds<'_>) -> Value {
         }
     }
     json
-}
-
-fn custom(panel: &Panel) -> Value {
-    match panel.kind {
-        Kind::TimeSeries => json!({
-            "axisBorderShow": false,
-            "axisCenteredZero": false,
-            "axisColorMode": "text",
-            "axisLabel": "",
-            "axisPlacement": "auto",
-            "barAlignment": 0,
-            "drawStyle": "line",
-            "fillOpacity": 8,
-            "gradientMode": "none",
-            "hideFrom": {"legend": false, "tooltip": false, "viz": false},
-            "insertNulls": false,
-            "lineInterpolation": "linear",
-            "lineWidth": 1,
-            "pointSize": 4,
-            "scaleDistribution": {"type": "linear"},
-            "showPoints": "auto",
-            "spanNulls": BRIDGED_MS,
-            "stacking": {"group": "A", "mode": "none"},
-            "thresholdsStyle": {
-                "mode": if panel.scale.steps.is_empty() { "off" } else { "dashed" },
-            },
-        }),
-        Kind::StateTimeline => json!({
-            "fillOpacity": 80,
-            "hideFrom": {"legend": false, "tooltip": false, "viz": false},
-            "insertNulls": false,
-            "lineWidth": 0,
-            "spanNulls": BRIDGED_MS,
-        }),
-        Kind::Table => json!({
-            "align": "auto",
-            "cellOptions": {"type": "auto"},
-            "filterable": true,
-            "inspect": false,
-        }),
-        Kind::Stat | Kind::BarGauge => json!({}),
-    }
-}
-
-fn options(kind: Kind) -> Value {
-    let reduce = json!({"calcs": ["lastNotNull"], "fields": "", "values": false});
-    match kind {
-        Kind::TimeSeries => json!({
-            "legend": {
-                "calcs": ["lastNotNull", "max"],
-                "displayMode": "table",
-                "placement": "bottom",
-                "showLegend": true,
-            },
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        }),
-        Kind::Stat => json!({
-            "colorMode": "background",
-            "graphMode": "none",
-            "justifyMode": "auto",
-            "orientation": "auto",
-            "percentChangeColorMode": "standard",
-            "reduceOptions": reduce,
-            "showPercentChange": false,
-            "textMode": "auto",
-            "wideLayout": true,
-        }),
-        Kind::StateTimeline => json!({
-            "alignValue": "left",
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
-            "mergeValues": true,
-            "rowHeight": 0.9,
-            "showValue": "auto",
-            "tooltip": {"mode": "single", "sort": "none"},
-        }),
-        Kind::BarGauge => json!({
-            "displayMode": "basic",
-            "legend": {
-                "calcs": [],
-                "displayMode": "list",
-                "placement": "bottom",
-                "showLegend": false,
-            },
-            "maxVizHeight": 300,
-            "minVizHeight": 16,
-            "minVizWidth": 8,
-            "namePlacement": "auto",
-            "orientation": "horizontal",
-            "reduceOptions": reduce,
-            "showUnfilled": true,
-            "sizing": "auto",
-            "valueMode": "color",
-        }),
-        Kind::Table => json!({
-            "cellHeight": "sm",
-            "footer": {"countRows": false, "fields": "", "reducer": ["sum"], "show": false},
-            "showHeader": true,
-        }),
-    }
 }
 
 /// Returns the steps that have a value; those of a rule without such a severity are left out, and
@@ -424,7 +321,7 @@ fn column_override(column: &Column, thresholds: Thresholds<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::panel::{RED, Severity, YELLOW};
+    use super::super::style::{RED, Severity, YELLOW};
     use super::*;
 
     #[test]

@@ -1,7 +1,8 @@
 //! Marks on every time axis: restarts of daemons, and alerts.
 
-use super::panel::{Annotation, BLUE, RED};
+use super::panel::Annotation;
 use super::sql::{self, Source, Value, value};
+use super::style::{BLUE, RED};
 
 /// Most marks of one kind.
 const LIMIT: u32 = 200;

@@ -6,10 +6,12 @@ mod exchange;
 mod health;
 pub mod json;
 pub mod lint;
+mod look;
 mod marks;
 pub mod panel;
 mod pipeline;
 pub mod sql;
+pub mod style;
 mod system;
 mod trading;
 

@@ -1,10 +1,9 @@
 //! Pipeline: does data keep coming, and where is it missing?
 
 use super::marks;
-use super::panel::{
-    About, BLUE, Column, Dashboard, GREEN, Kind, Panel, RED, Scale, Section, State, Unit, state,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section};
 use super::sql::{DAEMONS, PIPELINES, Source, Value, table, value};
+use super::style::{BLUE, Column, GREEN, RED, Scale, State, Unit, state};
 use crate::model::view::GAP;
 
 const STATES: [State; 2] = [state("0", "complete", GREEN), state("1", "gap", RED)];

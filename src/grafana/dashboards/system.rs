@@ -1,11 +1,9 @@
 //! System: periscope itself, its database, its queue, its machine.
 
 use super::marks;
-use super::panel::{
-    About, At, BLUE, Column, Dashboard, GREEN, GREY, Kind, Panel, RED, Scale, Section, State, Unit,
-    YELLOW, state,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section};
 use super::sql::{DAEMONS, PARTS, RANGE_END, Source, Value, scope, series, table, value};
+use super::style::{At, BLUE, Column, GREEN, GREY, RED, Scale, State, Unit, YELLOW, state};
 use crate::model::view::COMPONENT_STATE;
 
 /// `COMPONENT_STATE`, and 5 for a part without a row for three minutes.

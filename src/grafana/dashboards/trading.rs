@@ -1,10 +1,9 @@
 //! Trading: what do the strategies earn, hold and risk?
 
 use super::marks;
-use super::panel::{
-    About, At, BLUE, Column, Dashboard, GREEN, Kind, Panel, RED, Scale, Section, Unit,
-};
+use super::panel::{About, Dashboard, Kind, Panel, Section};
 use super::sql::{DAEMONS, Source, TRADING, Value, table, value};
+use super::style::{At, BLUE, Column, GREEN, RED, Scale, Unit};
 
 const SOURCE: Source = TRADING;
 /// Amounts of different currencies are never added.
