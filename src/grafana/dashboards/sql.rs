@@ -4,8 +4,8 @@
 //! - `$__timeFilter(timestamp)`, `$__interval`, `${__from}`, `${__to}` (milliseconds) and
 //!   `${name:sqlstring}`; nothing else is expanded;
 //! - every query reads its range from the table up to 7 days and from the hourly view beyond. Both
-//!   halves stand in one statement, each behind a comparison of constants: `QuestDB` folds the
-//!   false one to an empty set before it opens a file (measured: 0 ms of 26 million rows).
+//!   halves stand in one statement, each behind a comparison of constants. `QuestDB` folds the
+//!   false one: its plan says `Empty table`, and 26 million rows behind it cost 2 ms instead of 4 s.
 
 use std::fmt::Write as _;
 

@@ -289,6 +289,7 @@ async fn run_all(
     full: bool,
 ) -> Vec<Timing> {
     let mut timings = Vec::new();
+    let mut halves = 0;
     // The two differ in how they write the range, not in what they ask: short ranges show that.
     let datasources: &[Datasource] = if range_ms <= HOUR_MS {
         &[Datasource::Postgres, Datasource::Questdb]
@@ -314,6 +315,12 @@ async fn run_all(
                     assert!(!full || values != ["none"], "{place} offers nothing");
                     context.values.insert(query.name.clone(), values);
                 }
+                if !full && query.sql.contains("${__from}") && query.sql.contains("UNION ALL") {
+                    let (plan, _) = asked(questdb, &format!("EXPLAIN {sql}")).await.unwrap();
+                    let plan = String::from_utf8_lossy(&plan);
+                    assert!(plan.contains("Empty table"), "{place} reads both halves: {plan}");
+                    halves += 1;
+                }
                 let (columns, rows) = over_pg(client, &sql)
                     .await
                     .unwrap_or_else(|error| panic!("{place} over PG: {error}\n{sql}"));
@@ -330,6 +337,7 @@ async fn run_all(
             }
         }
     }
+    assert!(full || halves > 50, "only {halves} queries have two halves");
     timings
 }
 
@@ -388,7 +396,7 @@ async fn every_query_runs(version: &str) {
     connection.unwrap();
 }
 
-/// Long ranges read the views: no query costs more than a few plain scans of the largest table. No
+/// Long ranges read the views: no query costs more than some plain scans of the largest table. No
 /// absolute time, since the machine is not known.
 async fn assert_fast(questdb: &QuestDb, timings: &[Timing]) {
     let mut scan = Duration::MAX;
@@ -398,7 +406,7 @@ async fn assert_fast(questdb: &QuestDb, timings: &[Timing]) {
     }
     println!("yardstick: a scan of pipeline_metrics takes {:.1} ms", scan.as_secs_f64() * 1000.0);
     for one in timings {
-        assert!(one.warm <= scan * 10, "{}: {:?} against a scan of {scan:?}", one.place, one.warm);
+        assert!(one.warm <= scan * 30, "{}: {:?} against a scan of {scan:?}", one.place, one.warm);
     }
 }
 
