@@ -147,8 +147,8 @@ impl Delivery {
                 tokio::time::sleep(READ_PAUSE).await;
                 continue;
             }
-            // Newer records are the live lane's.
-            let end = self.feed.backlog().map_or(0, |backlog| backlog.end);
+            // Newer records are the live lane's, or a later turn's if it has let them go meanwhile.
+            let end = backlog.end;
             let mut bytes = 0;
             let mut by_table = BTreeMap::<u16, VecDeque<Record>>::new();
             for record in chunk.records.into_iter().filter(|record| record.seq < end) {

@@ -140,8 +140,9 @@ impl Feed {
         self.lock().backlog
     }
 
-    /// Takes `done`, as read from disk, as finished up to seq `next`, `bytes` bytes; `None`: there
-    /// is nothing more. Does nothing when the backlog was reopened meanwhile.
+    /// Takes `done`, as it was when it was read from disk, as finished up to seq `next` but not beyond
+    /// its own end, `bytes` bytes; `None`: up to its end. What the live lane has let go meanwhile
+    /// stays. Does nothing when the backlog was reopened meanwhile.
     pub fn advance_backlog(&self, done: Backlog, next: Option<u64>, bytes: u64) {
         {
             let mut state = self.lock();
@@ -149,8 +150,8 @@ impl Feed {
                 return;
             };
             state.backlog_bytes = state.backlog_bytes.saturating_sub(bytes);
-            state.backlog =
-                next.filter(|next| *next < known.end).map(|from| Backlog { from, ..known });
+            let from = next.map_or(done.end, |next| next.min(done.end));
+            state.backlog = (from < known.end).then_some(Backlog { from, ..known });
             if state.backlog.is_none() {
                 state.backlog_bytes = 0;
             }
@@ -323,6 +324,21 @@ mod tests {
         assert_eq!(feed.take_live(LIMITS), None);
         feed.advance_backlog(feed.backlog().unwrap(), None, 0);
         assert_eq!(seqs(feed.take_live(LIMITS)), [3, 4, 5, 6]);
+    }
+
+    /// They were skipped, and stayed unnoticed until somebody looked for what is forgotten.
+    #[test]
+    fn records_let_go_while_a_backlog_was_read_are_not_skipped() {
+        let feed = Feed::default();
+        feed.push((1..=10).map(|seq| record(seq, 0, 1, 1 << 20)).collect());
+        let read = feed.backlog().unwrap();
+        feed.push((11..=13).map(|seq| record(seq, 0, 1, 1 << 20)).collect());
+        assert_eq!(range(&feed), Some((1, 6)));
+        // The file was read up to seq 9 although only what is before 3 was asked for.
+        feed.advance_backlog(read, Some(9), 2 << 20);
+        assert_eq!(range(&feed), Some((3, 6)));
+        feed.advance_backlog(feed.backlog().unwrap(), None, 3 << 20);
+        assert_eq!(range(&feed), None);
     }
 
     #[test]
