@@ -78,7 +78,8 @@ pub async fn run(config: &Config, seconds: u64) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn rows_of(batches: &[Vec<Row>]) -> u64 {
+/// Returns how many rows `batches` hold.
+pub fn rows_of(batches: &[Vec<Row>]) -> u64 {
     batches.iter().map(|batch| u64::try_from(batch.len()).unwrap_or(0)).sum()
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::figures::{Stretch, Watch, median};
 use super::rows::Source;
 use super::server::{Folder, Running, Server};
-use super::spool::{BATCH, IN_FLIGHT, push_all};
+use super::spool::{BATCH, IN_FLIGHT, push_all, rows_of};
 use crate::base::time::Clock;
 use crate::config::{self, Config};
 use crate::model::row::{Row, Value};
@@ -18,6 +18,8 @@ use crate::model::table::TIMESTAMP;
 
 /// Batches in one stretch; the two sides take turns.
 const BATCHES: usize = 60;
+/// Rows that may be on disk and not yet acknowledged by QuestDB before the next are pushed.
+const WINDOW: u64 = 16_000;
 /// Longest wait for rows to be acknowledged or visible.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Stretches that warm up server and caches and do not count.
@@ -115,13 +117,30 @@ async fn stretch_of_ours(running: &Running, batches: Vec<Vec<Row>>) -> anyhow::R
     let before = running.stats.writer().rows_total;
     let count = u64::try_from(BATCH * batches.len()).unwrap_or(u64::MAX);
     let watch = Watch::start();
-    push_all(running, batches).await?;
+    let mut pushed = before;
+    let mut batches = batches.into_iter();
+    loop {
+        let window: Vec<Vec<Row>> = batches.by_ref().take(IN_FLIGHT).collect();
+        if window.is_empty() {
+            break;
+        }
+        pushed += rows_of(&window);
+        push_all(running, window).await?;
+        // As a source that does not run ahead of the database for long.
+        acknowledged(running, pushed.saturating_sub(WINDOW)).await?;
+    }
+    acknowledged(running, pushed).await?;
+    Ok(watch.stop(count))
+}
+
+/// Waits until QuestDB has acknowledged `rows` rows in all.
+async fn acknowledged(running: &Running, rows: u64) -> anyhow::Result<()> {
     let limit = Instant::now() + LIMIT;
-    while running.stats.writer().rows_total < before + count {
+    while running.stats.writer().rows_total < rows {
         anyhow::ensure!(Instant::now() < limit, "rows were not acknowledged within {LIMIT:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok(watch.stop(count))
+    Ok(())
 }
 
 /// The yardstick: a bare questdb-rs sender over HTTP.

@@ -99,9 +99,6 @@ mod tests {
     #[test]
     fn nested_figures_become_lines() {
         let figures = serde_json::json!({"a": {"ratio": 1.25, "rows": 3}, "b": [{"p50": 2.0}]});
-        assert_eq!(
-            table(&figures),
-            "FIGURE   VALUE\na.ratio  1.250\na.rows   3\nb.0.p50  2.000"
-        );
+        assert_eq!(table(&figures), "FIGURE   VALUE\na.ratio  1.250\na.rows   3\nb.0.p50  2.000");
     }
 }
