@@ -21,8 +21,8 @@ use crate::model::server::{Phase, ServerState};
 const TICK: Duration = Duration::from_secs(5);
 /// How often tables are watched.
 const WATCH: Duration = Duration::from_secs(10);
-/// How often tables are checked that only a person can mend.
-const FOREIGN: Duration = Duration::from_secs(30);
+/// How often tables are compared with what is declared.
+const COMPARE: Duration = Duration::from_secs(30);
 /// Free space on the server's volume below which nothing is sent: a full disk ends the server.
 const SERVER_FREE_BYTES: u64 = 512 << 20;
 
@@ -74,9 +74,9 @@ impl Control {
                         tracing::debug!(%error, "tables could not be looked at");
                     }
                 }
-                if checked.elapsed() >= FOREIGN {
+                if checked.elapsed() >= COMPARE {
                     checked = Instant::now();
-                    if let Err(error) = self.tables.check_foreign(target, &self.client).await {
+                    if let Err(error) = self.tables.check_again(target, &self.client).await {
                         tracing::debug!(%error, "tables could not be checked");
                     }
                 }

@@ -210,6 +210,8 @@ impl Lane<'_> {
             return;
         };
         let mut bodies = VecDeque::from([post::joined(&records)]);
+        // Refused once by a table that was found sound after that.
+        let mut suspect = Bytes::new();
         while let Some(body) = bodies.pop_front() {
             match self.send(&mut records, &body).await {
                 Decided::Written => self.written(table.name, &body),
@@ -222,14 +224,20 @@ impl Lane<'_> {
                     }
                     None => self.refused(table.name, &body, "the line alone is too large").await,
                 },
-                Decided::Refused { line, reason } => {
+                Decided::Refused { line, reason } if body == suspect => {
+                    for rest in self.sort_out(table.name, &body, line, &reason).await {
+                        bodies.push_front(rest);
+                    }
+                }
+                Decided::Refused { reason, .. } => {
                     match self.judge_refusal(table, &reason).await {
                         Refusal::OfTheTable => return,
                         Refusal::Passing => bodies.push_front(body),
+                        // Somebody may have mended the table after the refusal: no row is given
+                        // up before a sound table has refused it.
                         Refusal::OfTheLine => {
-                            for rest in self.sort_out(table.name, &body, line, &reason).await {
-                                bodies.push_front(rest);
-                            }
+                            suspect.clone_from(&body);
+                            bodies.push_front(body);
                         }
                     }
                 }

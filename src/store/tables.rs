@@ -87,17 +87,14 @@ impl Tables {
         Ok(())
     }
 
-    /// Checks the tables again that could not take rows.
+    /// Checks all tables again: a person may have mended one or changed one, and a server that makes
+    /// tables by itself may have made one in its own way.
     ///
     /// # Errors
     /// The server does not answer or refuses a statement.
-    pub async fn check_foreign(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
+    pub async fn check_again(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
         for table in TABLES {
-            let is_foreign =
-                matches!(self.lock().checked.get(table.name), Some(Outcome::Foreign(_)));
-            if is_foreign {
-                self.ensure(target, client, table).await?;
-            }
+            self.check(target, client, table).await?;
         }
         Ok(())
     }
