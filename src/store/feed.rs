@@ -38,6 +38,8 @@ struct State {
     reopened: u64,
     /// Batches that the live lane has taken and not finished.
     in_hand: u64,
+    /// Rows of their records, by seq.
+    in_hand_rows: BTreeMap<u64, u32>,
     blocked: u64,
     is_complete: bool,
 }
@@ -175,6 +177,7 @@ impl Feed {
         let bytes: u64 = batch.iter().map(Record::bytes).sum();
         state.live_bytes = state.live_bytes.saturating_sub(bytes);
         state.in_hand += 1;
+        state.in_hand_rows.extend(batch.iter().map(|record| (record.seq, record.rows)));
         Some(batch)
     }
 
@@ -182,6 +185,20 @@ impl Feed {
     pub fn finish_live(&self) {
         let mut state = self.lock();
         state.in_hand = state.in_hand.saturating_sub(1);
+        if state.in_hand == 0 {
+            state.in_hand_rows.clear();
+        }
+    }
+
+    /// Returns the rows of the records from seq `first` to `last` that are in memory too and will be
+    /// sent from there, whatever becomes of their files.
+    pub fn rows_in_memory(&self, first: u64, last: u64) -> u64 {
+        let state = self.lock();
+        let live = state.live.values().flatten();
+        let live = live.filter(|record| (first..=last).contains(&record.seq));
+        let live = live.map(|record| u64::from(record.rows));
+        let in_hand = state.in_hand_rows.range(first..=last).map(|(_, rows)| u64::from(*rows));
+        live.chain(in_hand).fold(0, u64::saturating_add)
     }
 
     /// Whether nothing is on its way and no table is kept back: whatever is still due then has
@@ -339,6 +356,16 @@ mod tests {
         assert_eq!(range(&feed), Some((3, 6)));
         feed.advance_backlog(feed.backlog().unwrap(), None, 3 << 20);
         assert_eq!(range(&feed), None);
+    }
+
+    #[test]
+    fn rows_in_memory_are_those_that_wait_and_those_in_hand() {
+        let feed = Feed::default();
+        feed.push(vec![record(3, 0, 5, 10), record(4, 1, 7, 10), record(5, 0, 1, 10)]);
+        assert_eq!(seqs(feed.take_live(LIMITS)), [3, 5]);
+        assert_eq!((feed.rows_in_memory(1, 9), feed.rows_in_memory(4, 5)), (13, 8));
+        feed.finish_live();
+        assert_eq!(feed.rows_in_memory(1, 9), 7);
     }
 
     #[test]

@@ -506,6 +506,17 @@ impl Spool {
         self.flight.clone()
     }
 
+    /// Takes rows back from what was just counted as lost with a file: those that `in_memory`, for
+    /// the first and the last seq of a loss, says to be in memory too.
+    pub fn uncount(&mut self, in_memory: impl Fn(u64, u64) -> u64) {
+        self.losses.retain_mut(|loss| {
+            if loss.reason == LossReason::Damage {
+                loss.rows = loss.rows.saturating_sub(in_memory(loss.first, loss.last));
+            }
+            loss.rows > 0
+        });
+    }
+
     /// Returns and forgets what was lost since the last call.
     pub fn take_losses(&mut self) -> Vec<Loss> {
         std::mem::take(&mut self.losses)

@@ -57,7 +57,12 @@ impl Spool {
             let Some(index) = found else { return self.read_ring(from) };
             let end = self.segments.get(index).map_or(u64::MAX, |segment| segment.end);
             let records = match self.content(index) {
-                Ok((content, known)) => self.examine(index, &content, known),
+                Ok((content, known)) => {
+                    if let Some(segment) = self.segments.get_mut(index) {
+                        segment.unreadable_since = None;
+                    }
+                    self.examine(index, &content, known)
+                }
                 Err(error) if self.is_given_up(index, &error) => {
                     self.unreadable(index, &error);
                     continue;
@@ -82,9 +87,22 @@ impl Spool {
 
     /// Whether the segment at `index` has been unreadable for too long to wait for it.
     fn is_given_up(&mut self, index: usize, error: &io::Error) -> bool {
+        if error.kind() == io::ErrorKind::NotFound && self.is_folder_in_place() {
+            return true;
+        }
         let Some(segment) = self.segments.get_mut(index) else { return true };
         let since = *segment.unreadable_since.get_or_insert_with(Instant::now);
-        error.kind() == io::ErrorKind::NotFound || since.elapsed() > UNREADABLE_LIMIT
+        since.elapsed() > UNREADABLE_LIMIT
+    }
+
+    /// Whether any segment is where it was made. Otherwise another file system may lie over the
+    /// folder, and all of them may be back in a moment.
+    fn is_folder_in_place(&self) -> bool {
+        let entries = self.files.list(&self.folder).unwrap_or_default();
+        entries.iter().any(|entry| {
+            let path = self.folder.join(&entry.name);
+            self.segments.iter().any(|segment| segment.path == path)
+        })
     }
 
     fn read_ring(&self, from: u64) -> Chunk {

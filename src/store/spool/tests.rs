@@ -243,6 +243,33 @@ fn sealed_segments_that_somebody_deletes_are_counted() {
 }
 
 #[test]
+fn segments_that_are_hidden_for_a_moment_are_not_given_up() {
+    let files = MemoryFiles::default();
+    let mut spool = open(&files);
+    spool.append(drafts(0..200));
+    let seen: Vec<PathBuf> = files.paths();
+    let hidden = |path: &PathBuf| path.with_extension("hidden");
+    seen.iter().for_each(|path| files.rename(path, &hidden(path)).unwrap());
+    let chunk = spool.read(0);
+    assert!(chunk.records.is_empty() && chunk.next == Some(0), "to be read again");
+    assert_eq!(lost_rows(&mut spool, LossReason::Damage), 0);
+    seen.iter().for_each(|path| files.rename(&hidden(path), path).unwrap());
+    assert_eq!(bodies(&due(&mut spool)), expected(0..200));
+}
+
+#[test]
+fn what_is_in_memory_too_is_not_lost_with_its_file() {
+    let files = MemoryFiles::default();
+    let mut spool = open(&files);
+    spool.append(drafts(0..200));
+    files.unlink(&PathBuf::from(FOLDER).join(format!("{:020}.seg", 1))).unwrap();
+    let left = due(&mut spool).len();
+    spool.uncount(|first, _| if first == 1 { 3 } else { 0 });
+    let lost = lost_rows(&mut spool, LossReason::Damage);
+    assert_eq!(usize::try_from(lost).unwrap() + left, 200 - 3);
+}
+
+#[test]
 fn at_the_cap_the_oldest_go_and_are_counted() {
     let files = MemoryFiles::default();
     let capped = Options { max_bytes: 4 * 4096, ..options() };

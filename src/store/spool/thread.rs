@@ -258,8 +258,10 @@ fn turn(spool: &mut Spool, work: Inbox, around: &Surroundings) {
     }
     append(spool, work.appends, around);
     for (from, answer) in work.reads {
+        let chunk = spool.read(from);
+        spool.uncount(|first, last| around.feed.rows_in_memory(first, last));
         // Whoever asked may be gone by now.
-        let _unsent = answer.send(spool.read(from));
+        let _unsent = answer.send(chunk);
     }
 }
 
