@@ -214,6 +214,16 @@ impl Feed {
         self.lock().live.values().any(|queue| !queue.is_empty())
     }
 
+    /// Returns the lowest seq that a lane may have in memory; the highest number if there is none.
+    pub fn in_memory_from(&self) -> u64 {
+        let state = self.lock();
+        let live = state.oldest().map(|(_, seq)| seq);
+        let in_hand = state.in_hand_rows.keys().next().copied();
+        // What the other lane has read it reports only when that is delivered.
+        let backlog = state.backlog.map(|backlog| backlog.from);
+        live.into_iter().chain(in_hand).chain(backlog).min().unwrap_or(u64::MAX)
+    }
+
     /// Keeps the records of `table` on disk: its rows cannot be stored for now.
     pub fn block(&self, table: u16) {
         let mut state = self.lock();
@@ -364,8 +374,10 @@ mod tests {
         feed.push(vec![record(3, 0, 5, 10), record(4, 1, 7, 10), record(5, 0, 1, 10)]);
         assert_eq!(seqs(feed.take_live(LIMITS)), [3, 5]);
         assert_eq!((feed.rows_in_memory(1, 9), feed.rows_in_memory(4, 5)), (13, 8));
+        assert_eq!(feed.in_memory_from(), 3);
         feed.finish_live();
-        assert_eq!(feed.rows_in_memory(1, 9), 7);
+        assert_eq!((feed.rows_in_memory(1, 9), feed.in_memory_from()), (7, 4));
+        assert_eq!(Feed::default().in_memory_from(), u64::MAX);
     }
 
     #[test]

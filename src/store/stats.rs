@@ -21,6 +21,23 @@ struct State {
     losses: Vec<Loss>,
 }
 
+impl State {
+    /// Keeps `loss` for `sample_gaps`; losses of one kind that wait there are one gap.
+    fn tell(&mut self, loss: Loss) {
+        let same = |other: &&mut Loss| (other.reason, other.table) == (loss.reason, loss.table);
+        match self.losses.iter_mut().find(same) {
+            Some(known) => {
+                known.first = known.first.min(loss.first);
+                known.last = known.last.max(loss.last);
+                known.from = known.from.min(loss.from);
+                known.to = known.to.max(loss.to);
+                known.rows = known.rows.saturating_add(loss.rows);
+            }
+            None => self.losses.push(loss),
+        }
+    }
+}
+
 /// Clones share the figures.
 #[derive(Debug, Clone, Default)]
 pub struct Stats(Arc<Mutex<State>>);
@@ -105,19 +122,14 @@ impl Stats {
             let reason = Reason { reason: loss.reason.name() };
             metrics.spool_lost_rows.get_or_create(&reason).inc_by(loss.rows);
             state.spool.lost_rows = state.spool.lost_rows.saturating_add(loss.rows);
-            let same = |other: &&mut Loss| (other.reason, other.table) == (loss.reason, loss.table);
-            match state.losses.iter_mut().find(same) {
-                // Losses of one kind within one turn of the intake are one gap.
-                Some(known) => {
-                    known.first = known.first.min(loss.first);
-                    known.last = known.last.max(loss.last);
-                    known.from = known.from.min(loss.from);
-                    known.to = known.to.max(loss.to);
-                    known.rows = known.rows.saturating_add(loss.rows);
-                }
-                None => state.losses.push(loss),
-            }
+            state.tell(loss);
         }
+    }
+
+    /// Takes losses that are counted already and have no row in `sample_gaps` any longer.
+    pub fn tell_again(&self, losses: Vec<Loss>) {
+        let mut state = self.lock();
+        losses.into_iter().for_each(|loss| state.tell(loss));
     }
 
     /// Returns and forgets the losses that have no row in `sample_gaps` yet.

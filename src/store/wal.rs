@@ -37,6 +37,14 @@ impl WalTable {
     pub const fn lag(&self) -> u64 {
         self.sequencer.saturating_sub(self.writer)
     }
+
+    /// Whether a full disk may be why it is suspended. The server does not always say so: when the
+    /// space ends in the middle of a merge it only says that the merge failed. A table that a person
+    /// suspended has neither tag nor message.
+    fn may_be_a_full_disk(&self) -> bool {
+        self.tag.eq_ignore_ascii_case("DISK FULL")
+            || (self.tag.is_empty() && !self.message.is_empty())
+    }
 }
 
 /// Asks the server for the state of our tables.
@@ -122,7 +130,7 @@ impl Watch {
                 ));
                 let rested =
                     lagging.resumed.is_none_or(|at| instant.duration_since(at) >= RESUME_PAUSE);
-                if table.tag.eq_ignore_ascii_case("DISK FULL") && has_space && rested {
+                if table.may_be_a_full_disk() && has_space && rested {
                     lagging.resumed = Some(instant);
                     judgement.statements.push(resume);
                 }
@@ -169,6 +177,11 @@ mod tests {
             watch.judge(&[table(false, 9, 9, "")], later, start, true),
             Judgement::default()
         );
+        let in_a_merge = [table(true, 3, 9, "")];
+        assert_eq!(watch.judge(&in_a_merge, later, start, true).statements, resume);
+        let by_a_person = [WalTable { message: String::new(), ..table(true, 3, 9, "") }];
+        let later = start + RESUME_PAUSE * 5;
+        assert!(watch.judge(&by_a_person, now, later, true).statements.is_empty());
     }
 
     #[test]

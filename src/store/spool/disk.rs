@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::cursor::Cursor;
 use super::flight::Flight;
 use super::format::{self, FRAME, Frame, HEADER, Header, SEAL};
+use super::gaps;
 use super::ring::{Entry, Ring};
 use super::scan::{Known, Record, scan};
 use super::segment::Segment;
@@ -99,6 +100,10 @@ pub enum LossReason {
 }
 
 impl LossReason {
+    /// Every reason.
+    pub const ALL: [Self; 5] =
+        [Self::Cap, Self::MinFree, Self::Damage, Self::MemoryRing, Self::QueueFull];
+
     /// Returns the name in metrics and in `sample_gaps`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -168,6 +173,10 @@ pub struct Spool {
     pub(super) durable_rows: u64,
     pub(super) flight: Flight,
     pub(super) losses: Vec<Loss>,
+    /// What lost rows of `sample_gaps` told of.
+    pub(super) retold: Vec<Loss>,
+    /// Lowest seq that anybody may still have in memory.
+    pub(super) in_memory_from: u64,
     pub(super) faults: Vec<&'static str>,
     pub(super) low_space: Option<u64>,
 }
@@ -213,6 +222,8 @@ impl Spool {
             durable_rows: 0,
             flight: Flight::default(),
             losses: Vec::new(),
+            retold: Vec::new(),
+            in_memory_from: u64::MAX,
             faults: Vec::new(),
             low_space: None,
         }
@@ -442,9 +453,24 @@ impl Spool {
     /// Gives up `records` and counts those that are not being sent right now.
     pub(super) fn lose(&mut self, reason: LossReason, records: &[Record]) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
-        let in_flight = self.flight.give_up(reason, first.seq, last.seq);
+        self.lose_range(reason, records, first.seq, last.seq);
+    }
+
+    /// Gives up the seqs from `first` to `last`, of which `records` were never delivered.
+    pub(super) fn lose_range(
+        &mut self,
+        reason: LossReason,
+        records: &[Record],
+        first: u64,
+        last: u64,
+    ) {
+        let in_flight = self.flight.give_up(reason, first, last);
         let gone = records.iter().filter(|record| !in_flight.contains(&record.seq));
-        self.losses.extend(losses(reason, gone));
+        // What is lost with a row about a loss is told again instead.
+        let (told, gone): (Vec<&Record>, Vec<&Record>) =
+            gone.partition(|record| gaps::is_about_losses(record.table));
+        self.retold.extend(told.into_iter().flat_map(|record| gaps::told_by(&record.body)));
+        self.losses.extend(losses(reason, gone.into_iter()));
     }
 
     /// Tries to bring everything in memory to disk.
@@ -520,6 +546,17 @@ impl Spool {
     /// Returns and forgets what was lost since the last call.
     pub fn take_losses(&mut self) -> Vec<Loss> {
         std::mem::take(&mut self.losses)
+    }
+
+    /// Returns and forgets what rows of `sample_gaps` told of that were given up since the last
+    /// call: counted before, but to be told again.
+    pub fn take_retold(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.retold)
+    }
+
+    /// Declares that nobody has a record below `seq` in memory.
+    pub const fn set_in_memory_from(&mut self, seq: u64) {
+        self.in_memory_from = seq;
     }
 
     /// Returns and forgets the failed operations since the last call, by name.

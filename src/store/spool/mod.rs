@@ -7,6 +7,7 @@ pub mod cursor;
 pub mod disk;
 pub mod flight;
 pub mod format;
+pub mod gaps;
 pub mod open;
 pub mod read;
 pub mod ring;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::disk::{Loss, LossReason, Spool, losses};
+use super::disk::{Loss, LossReason, Spool};
 use super::format::Slot;
 use super::scan::Record;
 use crate::base::time::Timestamp;
@@ -77,7 +77,8 @@ impl Spool {
             }
         }
         let oldest = self.segments.front().map_or(self.next_seq, |segment| segment.base);
-        self.flight.forget_below(oldest.min(self.ring.oldest().map_or(u64::MAX, |(seq, _)| seq)));
+        let held = self.ring.oldest().map_or(u64::MAX, |(seq, _)| seq);
+        self.flight.forget_below(oldest.min(held).min(self.in_memory_from));
     }
 
     /// Makes durable what is delivered.
@@ -186,11 +187,7 @@ impl Spool {
         let records = self.pending_of_front();
         self.unlink_segment(0)?;
         match records {
-            Some(records) => {
-                let in_flight = self.flight.give_up(reason, base, end.saturating_sub(1));
-                let gone = records.iter().filter(|record| !in_flight.contains(&record.seq));
-                self.losses.extend(losses(reason, gone));
-            }
+            Some(records) => self.lose_range(reason, &records, base, end.saturating_sub(1)),
             // It cannot even be read: only the sums are known.
             None => self.losses.push(Loss {
                 reason,

@@ -211,6 +211,7 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
         let close = work.close;
         turn(&mut spool, work, around);
         if tidied.elapsed() >= TIDY {
+            spool.set_in_memory_from(around.feed.in_memory_from());
             spool.tidy();
             tidied = Instant::now();
             was_idle = look_for_forgotten(&spool, was_idle, around);
@@ -309,6 +310,7 @@ impl SpoolHealth {
             self.lost = Some((Instant::now(), before.saturating_add(rows), last.reason.name()));
             around.stats.lost(losses, &around.metrics);
         }
+        around.stats.tell_again(spool.take_retold());
         if self.lost.is_some_and(|(at, ..)| at.elapsed() > LOSS_SHOWN) {
             self.lost = None;
         }
