@@ -44,11 +44,13 @@ pub enum FailureReason {
     NoInstance,
     /// The status method raised an exception.
     StatusError,
+    /// The daemon pushes, and nothing has come for three intervals.
+    Silent,
 }
 
 impl FailureReason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Refused,
         Self::Unreachable,
         Self::Dns,
@@ -67,6 +69,7 @@ impl FailureReason {
         Self::Permission,
         Self::NoInstance,
         Self::StatusError,
+        Self::Silent,
     ];
 
     /// Returns the code that stands in `poll_error` and in metrics.
@@ -90,6 +93,7 @@ impl FailureReason {
             Self::Permission => "permission",
             Self::NoInstance => "no_instance",
             Self::StatusError => "status_error",
+            Self::Silent => "silent",
         }
     }
 
@@ -113,6 +117,24 @@ impl Failure {
     pub fn new(reason: FailureReason, words: impl Into<String>) -> Self {
         Self { reason, words: words.into() }
     }
+}
+
+/// Why a document that a daemon pushed is not taken; nothing of it is stored. The words name the
+/// next step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushRefusal {
+    /// The daemon's name or the document is wrong: the same push can never be taken.
+    #[error("{0}")]
+    Invalid(String),
+    /// The document is larger than `collect.max_document`.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The name belongs to a daemon that is polled.
+    #[error("{0}")]
+    Taken(String),
+    /// It may be taken later.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// `refused: connect to http://127.0.0.1:8000: Connection refused`
