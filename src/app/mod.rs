@@ -144,6 +144,7 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
     let (queue, rows) = store::queue::channel(shared.config.writer.queue_rows, &shared.metrics);
     let simulated = simulator::start(&shared, &spawner, &running.children).await?;
     let collector = collector(&shared, simulated, queue.clone());
+    let statuses = statuses(&shared.config, collector.pushes());
     let questdb = start_questdb(&shared, spawner, &running.children);
     let reporter = Reporter {
         node: shared.config.node.clone(),
@@ -168,6 +169,7 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
         board: shared.board.clone(),
         metrics: shared.metrics.clone(),
         queue,
+        statuses,
         node: shared.config.node.clone(),
         clock: shared.clock.clone(),
     };
@@ -218,6 +220,17 @@ fn collector(
         seed: shared.seed,
     };
     collect::task::Collector::new(setup, queue)
+}
+
+/// Joins the listener with what takes pushed documents.
+fn statuses(config: &Config, pushes: collect::push::Pushes) -> web::task::Statuses {
+    web::task::Statuses {
+        take: Arc::new(move |name, document| {
+            let pushes = pushes.clone();
+            Box::pin(async move { pushes.take(&name, document).await })
+        }),
+        limit: config.collect.max_document,
+    }
 }
 
 /// Starts the owner of the database, child or remote; returns its state.

@@ -81,6 +81,29 @@ impl Directory {
         });
     }
 
+    /// Lists a daemon like [`Self::expect`], unless it is there already.
+    ///
+    /// # Errors
+    /// The source that the daemon has, when that is another.
+    pub(super) fn claim(
+        &self,
+        name: &Arc<str>,
+        source: &'static str,
+        interval: Duration,
+    ) -> Result<(), &'static str> {
+        self.expect(name, source, interval);
+        match self.source(name) {
+            Some(other) if other != source => Err(other),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Returns the source of a daemon that is listed.
+    pub(super) fn source(&self, name: &str) -> Option<&'static str> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(name).map(|entry| entry.source)
+    }
+
     /// Takes note of a poll; `document` is what an answered one brought. `waits` says that nothing of
     /// the daemon was ever seen: its failures leave it waiting.
     pub(super) fn record(

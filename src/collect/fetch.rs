@@ -132,7 +132,15 @@ fn document(answer: &Answer) -> Result<Document, Failure> {
         };
         return Err(Failure::new(FailureReason::HttpStatus, format!("HTTP {status}{hint}")));
     }
-    let body = answer.body.trim_ascii();
+    read(&answer.body)
+}
+
+/// Reads the document in `body`.
+///
+/// # Errors
+/// See [`FailureReason`]; the reasons are those of a body.
+pub(super) fn read(body: &[u8]) -> Result<Document, Failure> {
+    let body = body.trim_ascii();
     if body.is_empty() {
         return Err(Failure::new(FailureReason::Empty, "the answer has no content"));
     }

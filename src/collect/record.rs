@@ -13,6 +13,7 @@ use super::tracker::Tracker;
 use crate::base::metrics::{Metrics, PollFailure, Target};
 use crate::base::time::{Clock, Timestamp};
 use crate::model::observation::{Failure, FailureReason, Observation, Process};
+use crate::model::row::Row;
 use crate::store::queue::RowQueue;
 
 /// Where observations go; shared by all loops.
@@ -50,6 +51,15 @@ pub(super) struct Poll {
     pub(super) waits: bool,
 }
 
+/// A poll as it becomes rows.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) observation: Observation,
+    /// The status document, as it came.
+    document: Option<Arc<Value>>,
+    waits: bool,
+}
+
 impl Poll {
     /// A poll without an answer.
     pub(super) const fn failed(at: Timestamp, failure: Failure) -> Self {
@@ -80,6 +90,23 @@ impl Sink {
 
     /// Turns a poll into an observation and hands it on.
     pub(super) fn record(&self, series: &mut Series, poll: Poll) {
+        let seen = self.observe(series, poll);
+        self.note(&seen);
+        self.queue.push(self.rows(&seen));
+    }
+
+    /// Shows what was seen in the directory.
+    pub(super) fn note(&self, seen: &Seen) {
+        self.directory.record(&seen.observation, seen.document.clone(), seen.waits);
+    }
+
+    /// Returns the rows of what was seen.
+    pub(super) fn rows(&self, seen: &Seen) -> Vec<Row> {
+        rows::rows(&seen.observation, &self.tags)
+    }
+
+    /// Turns a poll into an observation and counts it.
+    pub(super) fn observe(&self, series: &mut Series, poll: Poll) -> Seen {
         if let Some(process) = &poll.process {
             series.tracker.process(&process.instance);
         }
@@ -100,8 +127,7 @@ impl Sink {
             process: poll.process,
             restarts: series.tracker.restarts(),
         };
-        self.directory.record(&observation, document, poll.waits);
-        self.queue.push(rows::rows(&observation, &self.tags));
+        Seen { observation, document, waits: poll.waits }
     }
 
     fn status(

@@ -13,6 +13,7 @@ pub use super::directory::Directory;
 use super::discover::{self, Socket};
 use super::fetch::Endpoint;
 use super::poll::{self, HttpDaemon, Pace, ShimDaemon};
+use super::push::Pushes;
 use super::record::Sink;
 use super::rows::Tags;
 use crate::base::health::{Board, Health, Part};
@@ -61,6 +62,7 @@ pub struct Setup {
 pub struct Collector {
     setup: Setup,
     sink: Sink,
+    pushes: Pushes,
 }
 
 impl Collector {
@@ -77,10 +79,17 @@ impl Collector {
             let source = match daemon.source {
                 Source::Shim => "shim",
                 Source::Http { .. } => "http",
+                Source::Push => "push",
             };
             sink.directory.expect(&daemon.name.as_str().into(), source, daemon.interval);
         }
-        Self { setup, sink }
+        let pushes = Pushes::new(sink.clone(), &setup.daemons, setup.collect.max_document);
+        Self { setup, sink, pushes }
+    }
+
+    /// Returns where daemons push their documents to.
+    pub fn pushes(&self) -> Pushes {
+        self.pushes.clone()
     }
 
     /// Returns the list of daemons.
@@ -91,7 +100,6 @@ impl Collector {
     /// Runs all loops until the stop token of `tasks`.
     pub async fn run(self, tasks: Tasks) {
         let mut random = fastrand::Rng::with_seed(self.setup.seed);
-        let mut http_names = BTreeSet::new();
         let mut shims = Shims::new(&self.setup, &self.sink, &tasks);
         for daemon in &self.setup.daemons {
             let first = daemon.interval.min(MAX_JITTER).mul_f64(random.f64());
@@ -99,7 +107,6 @@ impl Collector {
             match &daemon.source {
                 Source::Shim => shims.start(&daemon.name, pace),
                 Source::Http { url, authorization } => {
-                    http_names.insert(daemon.name.clone());
                     let daemon = HttpDaemon {
                         name: daemon.name.as_str().into(),
                         endpoint: Endpoint::new(url, authorization.as_ref()),
@@ -109,10 +116,13 @@ impl Collector {
                     let (sink, stop) = (self.sink.clone(), tasks.stop_token());
                     tasks.spawn("poll", OnPanic::Log, poll::run_http(daemon, sink, stop));
                 }
+                Source::Push => {}
             }
         }
+        let watch = self.pushes.watch(tasks.stop_token());
+        tasks.spawn("push", OnPanic::Log, watch);
         self.setup.board.set(Part::Collect, Health::Ok);
-        discover(&self.setup, shims, &http_names).await;
+        discover(&self.setup, shims).await;
     }
 }
 
@@ -169,7 +179,7 @@ impl<'a> Shims<'a> {
     }
 }
 
-async fn discover(setup: &Setup, mut shims: Shims<'_>, http_names: &BTreeSet<String>) {
+async fn discover(setup: &Setup, mut shims: Shims<'_>) {
     let stop = shims.tasks.stop_token();
     let every = (setup.collect.interval / 2).clamp(Duration::from_millis(20), SCAN_INTERVAL);
     let mut ticks = tokio::time::interval(every);
@@ -184,15 +194,16 @@ async fn discover(setup: &Setup, mut shims: Shims<'_>, http_names: &BTreeSet<Str
             Ok(sockets) => {
                 let mut chosen = discover::choose(sockets, discover::parent);
                 chosen.retain(|name, _| {
-                    let clash = http_names.contains(name);
-                    if clash && clashes.insert(name.clone()) {
+                    let other = shims.sink.directory.source(name).filter(|known| *known != "shim");
+                    if other.is_some() && clashes.insert(name.clone()) {
                         tracing::warn!(
                             daemon = %name,
-                            "a socket has the name of a daemon that is polled over http; \
+                            source = other,
+                            "a socket has the name of a daemon with another source; \
                              start it with another --name"
                         );
                     }
-                    !clash
+                    other.is_none()
                 });
                 shims.apply(chosen);
                 setup.board.set(Part::Collect, Health::Ok);

@@ -16,6 +16,7 @@ use crate::base::secret::Secret;
 enum Kind {
     Shim,
     Http,
+    Push,
     /// Agreed, but not part of this version.
     Later,
 }
@@ -27,7 +28,7 @@ const KINDS: [(&str, Kind); 7] = [
     ("exec", Kind::Later),
     ("file", Kind::Later),
     ("socket", Kind::Later),
-    ("push", Kind::Later),
+    ("push", Kind::Push),
 ];
 
 /// Keys that only [`Kind::Http`] has.
@@ -72,7 +73,11 @@ fn daemon(
     let kind = section.parsed("source", source_kind, problems);
     // After a wrong word nothing is known about the other keys.
     let kind = kind.unwrap_or(if has_source { Kind::Later } else { Kind::Shim });
-    let interval = section.duration("interval", INTERVALS, problems).unwrap_or(collect.interval);
+    let usual = match kind {
+        Kind::Push => defaults::PUSH_INTERVAL,
+        Kind::Shim | Kind::Http | Kind::Later => collect.interval,
+    };
+    let interval = section.duration("interval", INTERVALS, problems).unwrap_or(usual);
     let timeout = section.duration("timeout", INTERVALS, problems);
     if timeout.is_some_and(|timeout| timeout > interval) {
         let (shown, most) = (
@@ -90,13 +95,16 @@ fn daemon(
                 let hint = "the name of a shim daemon is part of a file name";
                 section.refuse("name", "holds a /", hint, problems);
             }
-            for key in HTTP_KEYS {
-                if section.take(key).is_some() {
-                    let hint = "write source = \"http\", or leave the key out";
-                    section.refuse(key, "is for source = \"http\" only", hint, problems);
-                }
-            }
+            refuse_http_keys(&mut section, problems);
             Some(Source::Shim)
+        }
+        Kind::Push => {
+            refuse_http_keys(&mut section, problems);
+            if section.has("timeout") {
+                let hint = "leave it out: interval says how often the daemon pushes";
+                section.refuse("timeout", "is for daemons that are polled", hint, problems);
+            }
+            Some(Source::Push)
         }
         Kind::Later => {
             for key in HTTP_KEYS {
@@ -115,12 +123,21 @@ fn daemon(
     Some(Daemon { name: name?, source: source.unwrap_or(Source::Shim), interval, timeout })
 }
 
+fn refuse_http_keys(section: &mut Section<'_>, problems: &mut Problems) {
+    for key in HTTP_KEYS {
+        if section.take(key).is_some() {
+            let hint = "write source = \"http\", or leave the key out";
+            section.refuse(key, "is for source = \"http\" only", hint, problems);
+        }
+    }
+}
+
 fn source_kind(text: &str) -> Result<Kind, Fault> {
     let names = || KINDS.iter().map(|(name, _)| *name);
     match KINDS.iter().find(|(name, _)| *name == text) {
         Some((_, Kind::Later)) => Err(Fault {
             message: "is not part of this version yet".to_owned(),
-            hint: "use \"shim\" or \"http\"".to_owned(),
+            hint: "use \"shim\", \"http\" or \"push\"".to_owned(),
         }),
         Some((_, kind)) => Ok(*kind),
         None => Err(Fault {

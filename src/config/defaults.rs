@@ -28,6 +28,8 @@ pub const GRAFANA_DATASOURCE: &str = "postgres";
 
 /// `[collect] max_document`, bytes
 pub const MAX_DOCUMENT: usize = 1 << 20;
+/// Time between two documents of a daemon that pushes and says nothing else.
+pub const PUSH_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest default of `timeout` of a daemon; a shorter interval halves it.
 pub const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -157,6 +157,8 @@ pub enum Source {
         /// Value of the Authorization header, if any.
         authorization: Option<Secret>,
     },
+    /// The daemon sends it to `POST /api/v1/push/NAME`, once every `interval`.
+    Push,
 }
 
 /// `[collect]`

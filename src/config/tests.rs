@@ -301,18 +301,22 @@ fn daemons_are_read_with_their_secrets_as_headers() {
                 [[daemon]]\nname = \"b\"\nsource = \"http\"\nurl = \"http://127.0.0.1:1/s?x=1\"\n\
                 interval = \"2s\"\ntoken = { env = \"T\" }\n\
                 [[daemon]]\nname = \"c\"\nsource = \"http\"\nurl = \"http://[::1]\"\n\
-                timeout = \"30s\"\nuser = \"me\"\npassword = { env = \"T\" }\n";
+                timeout = \"30s\"\nuser = \"me\"\npassword = { env = \"T\" }\n\
+                [[daemon]]\nname = \"d\"\nsource = \"push\"\n\
+                [[daemon]]\nname = \"e\"\nsource = \"push\"\ninterval = \"10s\"\n";
     let loaded = Case::new(text).with("T", "canary").loaded();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert!(!format!("{loaded:?}").contains("canary"));
-    let [a, b, c] = loaded.config.daemons.as_slice() else { panic!("{loaded:?}") };
+    let [a, b, c, d, e] = loaded.config.daemons.as_slice() else { panic!("{loaded:?}") };
+    assert_eq!([&d.source, &e.source], [&Source::Push; 2]);
+    assert_eq!([d.interval, e.interval].map(|time| time.as_secs()), [60, 10]);
     assert_eq!((&a.source, a.interval), (&Source::Shim, Duration::from_secs(30)));
     assert_eq!([a.timeout, b.timeout, c.timeout].map(|t| t.as_secs()), [5, 1, 30]);
     let header = |source: &Source| match source {
         Source::Http { url, authorization } => {
             (url.clone(), authorization.as_ref().unwrap().reveal().to_owned())
         }
-        Source::Shim => panic!("{source:?}"),
+        Source::Shim | Source::Push => panic!("{source:?}"),
     };
     let bearer = ("http://127.0.0.1:1/s?x=1".to_owned(), "Bearer canary".to_owned());
     assert_eq!(header(&b.source), bearer);

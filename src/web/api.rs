@@ -9,7 +9,7 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode};
 
 use super::prometheus;
-use super::push::Intake;
+use super::push::{Intake, Statuses};
 use super::routes::{Answer, Door, answer};
 use crate::base::embed;
 use crate::base::health::{Board, Part};
@@ -35,6 +35,7 @@ pub(super) struct Site {
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
     pub(super) intake: Intake,
+    pub(super) statuses: Statuses,
     pub(super) rendered: Mutex<Option<Rendered>>,
 }
 

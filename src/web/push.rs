@@ -1,7 +1,10 @@
 //! `POST /write` and `GET /settings`: what line-protocol clients need to push rows of the known
-//! tables. A request is stored whole or not at all, and is answered 204 only once it is on disk.
+//! tables; and `POST /api/v1/push/{daemon}` for status documents. A request is stored whole or not
+//! at all, and is answered 204 only once it is on disk.
 
 use std::io::Read as _;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -14,6 +17,7 @@ use super::routes::{Answer, answer};
 use crate::base::time::Clock;
 use crate::config::Node;
 use crate::model::line::{Defaults, LineError, Lines, Precision, parse};
+use crate::model::observation::PushRefusal;
 use crate::store::queue::{PushError, RowQueue};
 use crate::store::validate::Invalid;
 
@@ -33,6 +37,24 @@ pub(super) struct Intake {
     /// Tags of rows that leave them out.
     pub(super) node: Node,
     pub(super) clock: Clock,
+}
+
+/// The end of taking a status document: its rows are on disk, or why not.
+pub type Taken = Pin<Box<dyn Future<Output = Result<(), PushRefusal>> + Send>>;
+
+/// Where pushed status documents go.
+#[derive(Clone)]
+pub struct Statuses {
+    /// Takes the document of a daemon, given by name.
+    pub take: Arc<dyn Fn(String, Bytes) -> Taken + Send + Sync>,
+    /// Largest accepted document, bytes, packed or not.
+    pub limit: usize,
+}
+
+impl std::fmt::Debug for Statuses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statuses").field("limit", &self.limit).finish_non_exhaustive()
+    }
 }
 
 /// A refusal: status, words and, where lines are to blame, each bad line.
@@ -77,7 +99,11 @@ impl Refusal {
 
 /// Stores the lines of one request, all or none.
 pub(super) async fn write(intake: &Intake, parts: &Parts, body: Bytes) -> Answer {
-    match store(intake, parts, body).await {
+    answered(store(intake, parts, body).await)
+}
+
+fn answered(stored: Result<(), Refusal>) -> Answer {
+    match stored {
         Ok(()) => {
             let mut response = answer(StatusCode::NO_CONTENT, super::api::JSON, Bytes::new());
             response.headers_mut().remove(CONTENT_TYPE);
@@ -87,6 +113,67 @@ pub(super) async fn write(intake: &Intake, parts: &Parts, body: Bytes) -> Answer
     }
 }
 
+/// Stores the status document of the daemon whose name is `segment` of the path.
+pub(super) async fn status(
+    statuses: &Statuses,
+    segment: &str,
+    parts: &Parts,
+    body: Bytes,
+) -> Answer {
+    answered(take_status(statuses, segment, &parts.headers, body).await)
+}
+
+async fn take_status(
+    statuses: &Statuses,
+    segment: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<(), Refusal> {
+    let name = percent_decoded(segment).ok_or_else(|| {
+        let words = "the daemon's name in the path is no percent-encoded UTF-8";
+        Refusal::new(StatusCode::BAD_REQUEST, words)
+    })?;
+    let limit = statuses.limit;
+    let body = if is_gzip(headers)? {
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&body, limit)).await;
+        unpacked.map_err(|error| {
+            tracing::error!(%error, "unpack a pushed document");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "unpacking failed")
+        })??
+    } else {
+        body
+    };
+    (statuses.take)(name, body).await.map_err(|refusal| {
+        let status = match refusal {
+            PushRefusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            PushRefusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            PushRefusal::Taken(_) => StatusCode::CONFLICT,
+            PushRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Refusal::new(status, refusal.to_string())
+    })
+}
+
+/// Reads `%41` as `A`; `None` when a `%` stands alone or the result is not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' {
+            let (digits, after) = after.split_at_checked(2)?;
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 async fn store(intake: &Intake, parts: &Parts, body: Bytes) -> Result<(), Refusal> {
     let precision = precision(parts.uri.query().unwrap_or_default())?;
     let gzip = is_gzip(&parts.headers)?;
@@ -94,7 +181,7 @@ async fn store(intake: &Intake, parts: &Parts, body: Bytes) -> Result<(), Refusa
     let unavailable = |words: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
     let permit = PARSING.acquire().await.map_err(|_| unavailable("periscope is stopping"))?;
     let parsed = tokio::task::spawn_blocking(move || {
-        let text = if gzip { unpack(&body)? } else { body };
+        let text = if gzip { unpack(&body, UNPACKED_LIMIT)? } else { body };
         let defaults = Defaults { host: &node.host, env: &node.env, now, precision };
         parse(&text, &defaults).map_err(Refusal::lines)
     })
@@ -151,17 +238,16 @@ fn precision(query: &str) -> Result<Precision, Refusal> {
     })
 }
 
-/// Unpacks a gzip body; one that would grow beyond the limit is refused before it does.
-fn unpack(body: &[u8]) -> Result<Bytes, Refusal> {
+/// Unpacks a gzip body; one that would grow beyond `limit` bytes is refused before it does.
+fn unpack(body: &[u8], limit: usize) -> Result<Bytes, Refusal> {
     let mut text = Vec::new();
-    let limit = u64::try_from(UNPACKED_LIMIT).unwrap_or(u64::MAX);
-    let mut decoder = flate2::read::MultiGzDecoder::new(body).take(limit.saturating_add(1));
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let mut decoder = flate2::read::MultiGzDecoder::new(body).take(most);
     decoder.read_to_end(&mut text).map_err(|error| {
         Refusal::new(StatusCode::BAD_REQUEST, format!("the body is no gzip: {error}"))
     })?;
-    if text.len() > UNPACKED_LIMIT {
-        let message =
-            format!("the body unpacks to more than {UNPACKED_LIMIT} bytes: send less at once");
+    if text.len() > limit {
+        let message = format!("the body unpacks to more than {limit} bytes: send less at once");
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     Ok(text.into())
@@ -192,6 +278,21 @@ mod tests {
         assert_eq!(precision("db=x&precision=ms"), Ok(Precision::Millis));
         assert_eq!(precision(""), Ok(Precision::Nanos));
         assert_eq!(precision("precision=w").unwrap_err().status, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn names_in_paths_are_decoded_or_refused() {
+        for (text, name) in [
+            ("ccxt", Some("ccxt")),
+            ("a%2Fb%20c", Some("a/b c")),
+            ("%C3%BC", Some("ü")),
+            ("%C3", None),
+            ("%", None),
+            ("%+1", None),
+            ("%4", None),
+        ] {
+            assert_eq!(percent_decoded(text).as_deref(), name, "{text}");
+        }
     }
 
     #[test]

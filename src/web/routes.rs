@@ -29,6 +29,25 @@ pub(super) enum Endpoint {
     Ping,
     Settings,
     Write,
+    PushStatus,
+}
+
+/// Largest accepted body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyLimit {
+    /// So many bytes.
+    Bytes(usize),
+    /// `collect.max_document`
+    Document,
+}
+
+impl BodyLimit {
+    const fn bytes(self, site: &api::Site) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Document => site.statuses.limit,
+        }
+    }
 }
 
 /// Who may use a route.
@@ -45,18 +64,32 @@ pub(super) enum Access {
 pub(super) struct Route {
     /// GET serves HEAD too.
     pub(super) method: Method,
+    /// `{name}` at its end stands for one segment that is not empty.
     pub(super) path: &'static str,
     pub(super) access: Access,
-    /// Largest accepted body of a request, bytes.
-    pub(super) body_limit: usize,
+    pub(super) body_limit: BodyLimit,
     pub(super) endpoint: Endpoint,
 }
 
-const fn get(path: &'static str, access: Access, endpoint: Endpoint) -> Route {
-    Route { method: Method::GET, path, access, body_limit: 0, endpoint }
+impl Route {
+    /// Compares `path` with the route's; returns what stands for its `{name}`, as it was sent, empty
+    /// in a route without one.
+    fn matched<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self.path.split_once('{') {
+            None => (self.path == path).then_some(""),
+            Some((start, _)) => path
+                .strip_prefix(start)
+                .filter(|segment| !segment.is_empty() && !segment.contains('/')),
+        }
+    }
 }
 
-const fn post(path: &'static str, body_limit: usize, endpoint: Endpoint) -> Route {
+const fn get(path: &'static str, access: Access, endpoint: Endpoint) -> Route {
+    let body_limit = BodyLimit::Bytes(0);
+    Route { method: Method::GET, path, access, body_limit, endpoint }
+}
+
+const fn post(path: &'static str, body_limit: BodyLimit, endpoint: Endpoint) -> Route {
     Route { method: Method::POST, path, access: Access::Token, body_limit, endpoint }
 }
 
@@ -73,8 +106,9 @@ pub(super) static ROUTES: &[Route] = &[
     // What line-protocol clients ask before they write; tells nothing that needs a token.
     get("/ping", Access::Open, Endpoint::Ping),
     get("/settings", Access::Open, Endpoint::Settings),
-    post("/write", push::BODY_LIMIT, Endpoint::Write),
-    post("/api/v2/write", push::BODY_LIMIT, Endpoint::Write),
+    post("/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
+    post("/api/v2/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
+    post("/api/v1/push/{daemon}", BodyLimit::Document, Endpoint::PushStatus),
 ];
 
 /// Longest accepted path with query, bytes.
@@ -131,9 +165,9 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
     let (parts, body) = request.into_parts();
     let mut response = match admit(&site.door, ends, &parts, Instant::now()) {
         Err(refused) => *refused,
-        Ok(route) => match whole(body, route.body_limit).await {
+        Ok((route, segment)) => match whole(body, route.body_limit.bytes(site)).await {
             Err((status, text)) => line(status, text),
-            Ok(body) => handle(site, route.endpoint, &parts, body).await,
+            Ok(body) => handle(site, route.endpoint, segment, &parts, body).await,
         },
     };
     let headers = response.headers_mut();
@@ -146,8 +180,14 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
 }
 
 /// Returns the answer of an endpoint. Handlers that wait for something are awaited here; the body
-/// is within the route's limit.
-async fn handle(site: &api::Site, endpoint: Endpoint, parts: &Parts, body: Bytes) -> Answer {
+/// is within the route's limit, and `segment` stands for the route's `{name}`.
+async fn handle(
+    site: &api::Site,
+    endpoint: Endpoint,
+    segment: &str,
+    parts: &Parts,
+    body: Bytes,
+) -> Answer {
     match endpoint {
         Endpoint::Page => page::page(&(site.report)(), site.clock.now(), site.address),
         Endpoint::Asset(path) => api::asset(path),
@@ -158,18 +198,22 @@ async fn handle(site: &api::Site, endpoint: Endpoint, parts: &Parts, body: Bytes
         Endpoint::Ping => line(StatusCode::NO_CONTENT, ""),
         Endpoint::Settings => answer(StatusCode::OK, api::JSON, push::settings()),
         Endpoint::Write => push::write(&site.intake, parts, body).await,
+        Endpoint::PushStatus => push::status(&site.statuses, segment, parts, body).await,
     }
 }
+
+/// A route and what stands for its `{name}`.
+type Found<'a> = (&'static Route, &'a str);
 
 /// Returns the route of a request that may use it.
 ///
 /// The answer is boxed because it is rare and much larger than a route.
-fn admit(
+fn admit<'a>(
     door: &Door,
     ends: Ends,
-    parts: &Parts,
+    parts: &'a Parts,
     now: Instant,
-) -> Result<&'static Route, Box<Answer>> {
+) -> Result<Found<'a>, Box<Answer>> {
     let refuse = |(status, text): Refusal| Box::new(line(status, text));
     let local = ends.local.ip();
     let names = &door.allowed_hosts;
@@ -180,7 +224,7 @@ fn admit(
         return Err(refuse((StatusCode::URI_TOO_LONG, "the path is too long")));
     }
     let found = find(&parts.method, parts.uri.path());
-    let open = matches!(&found, Ok(route) if route.access == Access::Open);
+    let open = matches!(&found, Ok((route, _)) if route.access == Access::Open);
     if !open {
         check_token(door, ends.peer.ip(), &parts.headers, now)?;
     }
@@ -188,12 +232,13 @@ fn admit(
 }
 
 /// Returns the route, or the answer 404 or 405.
-fn find(method: &Method, path: &str) -> Result<&'static Route, Box<Answer>> {
+fn find<'a>(method: &Method, path: &'a str) -> Result<Found<'a>, Box<Answer>> {
     let wanted = if method == Method::HEAD { &Method::GET } else { method };
     let mut allowed = Vec::new();
-    for route in ROUTES.iter().filter(|route| route.path == path) {
+    for route in ROUTES {
+        let Some(segment) = route.matched(path) else { continue };
         if route.method == wanted {
-            return Ok(route);
+            return Ok((route, segment));
         }
         allowed.push(route.method.as_str());
         if route.method == Method::GET {
@@ -257,7 +302,7 @@ async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
 
 /// Counts an answer. Labels come out of a fixed set, whatever clients do.
 pub(super) fn count(metrics: &Metrics, status: StatusCode) {
-    const NAMES: [(u16, &str); 13] = [
+    const NAMES: [(u16, &str); 15] = [
         (200, "200"),
         (204, "204"),
         (400, "400"),
@@ -266,8 +311,10 @@ pub(super) fn count(metrics: &Metrics, status: StatusCode) {
         (404, "404"),
         (405, "405"),
         (408, "408"),
+        (409, "409"),
         (413, "413"),
         (414, "414"),
+        (415, "415"),
         (421, "421"),
         (429, "429"),
         (503, "503"),
@@ -284,13 +331,25 @@ mod tests {
     #[test]
     fn every_route_is_found_and_paths_are_unique_per_method() {
         for route in ROUTES {
-            assert!(std::ptr::eq(find(&route.method, route.path).unwrap(), route));
+            assert!(std::ptr::eq(find(&route.method, route.path).unwrap().0, route));
         }
         assert!(find(&Method::HEAD, "/metrics").is_ok());
         assert_eq!(find(&Method::GET, "/metrics/").unwrap_err().status(), StatusCode::NOT_FOUND);
         let refused = find(&Method::POST, "/metrics").unwrap_err();
         assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[test]
+    fn a_name_in_a_path_is_one_segment() {
+        let push = |path: &str| find(&Method::POST, path).map(|(_, name)| name.to_owned());
+        assert_eq!(push("/api/v1/push/ccxt").unwrap(), "ccxt");
+        assert_eq!(push("/api/v1/push/a%2Fb").unwrap(), "a%2Fb");
+        for other in ["/api/v1/push", "/api/v1/push/", "/api/v1/push/a/", "/api/v1/push/a/b"] {
+            assert_eq!(push(other).unwrap_err().status(), StatusCode::NOT_FOUND, "{other}");
+        }
+        let refused = find(&Method::GET, "/api/v1/push/ccxt").unwrap_err();
+        assert_eq!(refused.headers()[ALLOW], "POST");
     }
 
     #[test]

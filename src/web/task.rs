@@ -17,6 +17,7 @@ use super::api::Site;
 use super::guard::Tries;
 use super::patience::Patience;
 use super::push::Intake;
+pub use super::push::{Statuses, Taken};
 use super::routes::{self, Door, Ends};
 use crate::base::health::{Board, Health, Part};
 use crate::base::metrics::Metrics;
@@ -100,6 +101,8 @@ pub struct Setup {
     pub metrics: Metrics,
     /// Where pushed rows go.
     pub queue: RowQueue,
+    /// Where pushed status documents go.
+    pub statuses: Statuses,
     /// Tags of pushed rows that leave them out.
     pub node: Node,
     /// Time of pushed rows without one, and of the page.
@@ -127,6 +130,7 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         metrics: setup.metrics,
         clock: setup.clock.clone(),
         intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
+        statuses: setup.statuses,
         rendered: Mutex::default(),
     });
     let slots = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(1)));

@@ -37,6 +37,35 @@ async fn paths_and_methods_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_pushed_status_is_answered_as_it_is_taken() {
+    let running = start(Some("canary"));
+    let token = "Authorization: Bearer canary\r\n";
+    let push = async |name: &str, headers: &str, size: usize| {
+        let headers = format!("{headers}Content-Length: {size}\r\n");
+        let text = " ".repeat(size);
+        let line = format!("POST /api/v1/push/{name} HTTP/1.1");
+        let head = format!("{line}\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        running.raw(format!("{head}{text}").as_bytes()).await
+    };
+    assert_status(&push("ccxt", "", 5).await, 401);
+    assert_status(&push("ccxt", token, 5).await, 204);
+    let elsewhere = format!("{token}Origin: http://evil.example\r\n");
+    assert_status(&push("ccxt", &elsewhere, 5).await, 403);
+    let echoed = push("ech%6F", token, 5).await;
+    assert_status(&echoed, 400);
+    assert!(body(&echoed).contains("5 bytes"), "{echoed}");
+    assert_status(&push("polled", token, 5).await, 409);
+    let full = push("full", token, 5).await;
+    assert_status(&full, 503);
+    assert!(full.contains("retry-after: 1"), "{full}");
+    assert_status(&push("%zz", token, 5).await, 400);
+    assert_status(&push("ccxt", token, 1_001).await, 413);
+    let packed = format!("{token}Content-Encoding: br\r\n");
+    assert_status(&push("ccxt", &packed, 5).await, 415);
+    assert_status(&push("a/b", token, 5).await, 404);
+}
+
+#[tokio::test]
 async fn the_page_shows_hostile_text_as_text() {
     let running = start(None);
     let answer = running.get("/").await;

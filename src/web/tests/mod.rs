@@ -20,6 +20,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks;
 use crate::base::time::{Clock, Timestamp};
 use crate::config::{Listen, Node};
+use crate::model::observation::PushRefusal;
 use crate::model::report::{Alerts, Daemon, Report, Server, Spool, Writer};
 
 /// Text that would be dangerous on a page, in an attribute and on a terminal.
@@ -124,6 +125,19 @@ fn start(token: Option<&str>) -> Running {
         board: board.clone(),
         metrics: metrics.clone(),
         queue,
+        statuses: task::Statuses {
+            take: Arc::new(|name, body| {
+                Box::pin(async move {
+                    match name.as_str() {
+                        "echo" => Err(PushRefusal::Invalid(format!("{} bytes", body.len()))),
+                        "polled" => Err(PushRefusal::Taken("polled".to_owned())),
+                        "full" => Err(PushRefusal::Unavailable("full".to_owned())),
+                        _ => Ok(()),
+                    }
+                })
+            }),
+            limit: 1_000,
+        },
         node: Node { host: "test".to_owned(), env: "dev".to_owned() },
         clock: Clock::system(),
     };
