@@ -225,9 +225,11 @@ impl Lane<'_> {
                     None => self.refused(table.name, &body, "the line alone is too large").await,
                 },
                 Decided::Refused { line, reason } if body == suspect => {
-                    for rest in self.sort_out(table.name, &body, line, &reason).await {
-                        bodies.push_front(rest);
+                    let (bad, rest) = post::sort_out(&body, line);
+                    if let Some(bad) = bad {
+                        self.refused(table.name, &bad, &reason).await;
                     }
+                    rest.into_iter().rev().for_each(|rest| bodies.push_front(rest));
                 }
                 Decided::Refused { reason, .. } => {
                     match self.judge_refusal(table, &reason).await {
@@ -244,28 +246,6 @@ impl Lane<'_> {
             }
         }
         self.delivery.mailbox.delivered(&records);
-    }
-
-    /// Takes the line that is to blame out of `body`, or narrows down where it is. Returns what is
-    /// to be sent instead, the first of it last.
-    async fn sort_out(
-        &self,
-        table: &'static str,
-        body: &Bytes,
-        line: Option<usize>,
-        reason: &str,
-    ) -> Vec<Bytes> {
-        if let Some((bad, rest)) = line.and_then(|line| post::without_line(body, line)) {
-            self.refused(table, &bad, reason).await;
-            return if rest.is_empty() { Vec::new() } else { vec![rest] };
-        }
-        match post::halves(body) {
-            Some((first, second)) => vec![second, first],
-            None => {
-                self.refused(table, body, reason).await;
-                Vec::new()
-            }
-        }
     }
 
     /// Sends `body` again and again until the server decides about it.

@@ -52,6 +52,18 @@ pub fn without_line(body: &Bytes, number: usize) -> Option<(Bytes, Bytes)> {
     Some((body.slice(start..end), rest.freeze()))
 }
 
+/// Finds out which part of a refused `body` is to blame: returns what can never be stored, if that is
+/// known, and what is to be sent instead, in order. `line` is the one that the server named.
+pub fn sort_out(body: &Bytes, line: Option<usize>) -> (Option<Bytes>, Vec<Bytes>) {
+    if let Some((bad, rest)) = line.and_then(|line| without_line(body, line)) {
+        return (Some(bad), if rest.is_empty() { Vec::new() } else { vec![rest] });
+    }
+    match halves(body) {
+        Some((first, second)) => (None, vec![first, second]),
+        None => (Some(body.clone()), Vec::new()),
+    }
+}
+
 /// Splits `body` between two lines near its middle; `None` when it has only one.
 pub fn halves(body: &Bytes) -> Option<(Bytes, Bytes)> {
     let middle = end_of_line(body, lines(body) / 2)?;
@@ -83,6 +95,17 @@ mod tests {
         assert_eq!((without_line(&body, 0), without_line(&body, 4)), (None, None));
         let (first, second) = halves(&body).unwrap();
         assert_eq!((&first[..], &second[..]), (&b"one\n"[..], &b"two\nthree\n"[..]));
-        assert_eq!(halves(&Bytes::from_static(b"one\n")), None);
+        let single = Bytes::from_static(b"one\n");
+        assert_eq!(halves(&single), None);
+        let part = |text: &'static str| Bytes::from(text);
+        for (body, line, bad, rest) in [
+            (&body, Some(2), Some(part("two\n")), vec![part("one\nthree\n")]),
+            (&body, None, None, vec![part("one\n"), part("two\nthree\n")]),
+            (&body, Some(9), None, vec![part("one\n"), part("two\nthree\n")]),
+            (&single, Some(1), Some(part("one\n")), vec![]),
+            (&single, None, Some(part("one\n")), vec![]),
+        ] {
+            assert_eq!(sort_out(body, line), (bad, rest));
+        }
     }
 }

@@ -22,8 +22,7 @@ impl Cursor {
         let file = files.open(&path).ok();
         let content = file.as_deref().and_then(|file| read_all(file, 1 << 16).ok());
         let content = content.unwrap_or_default();
-        let slots = content.chunks(SLOT).take(2).filter_map(format::slot);
-        let slot = slots.max_by_key(|slot| slot.count).unwrap_or_default();
+        let slot = newest(&content).unwrap_or_default();
         Self { path, file, slot }
     }
 
@@ -56,6 +55,12 @@ impl Cursor {
         }
         written
     }
+}
+
+/// Returns the slot in the content of a cursor file that counts; `None` when none is intact.
+pub fn newest(content: &[u8]) -> Option<Slot> {
+    let slots = content.chunks(SLOT).take(2).filter_map(format::slot);
+    slots.max_by_key(|slot| slot.count)
 }
 
 fn write_slot(file: &dyn File, slot: Slot) -> io::Result<()> {
