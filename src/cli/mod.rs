@@ -13,6 +13,7 @@ mod query;
 mod render;
 mod schema;
 mod send;
+mod spool;
 mod status;
 mod up;
 
@@ -89,6 +90,11 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
     },
+    /// Looks into the queue on disk and sends from it again
+    Spool {
+        #[command(subcommand)]
+        command: spool::Command,
+    },
     /// Measures write path, polls, spool, latency or memory, each with its yardstick
     Bench(bench::Arguments),
     /// Prints the tables as SQL or as a reference
@@ -138,6 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Send(arguments) => send::send(&global, &arguments),
         Command::Render { dir } => render::render(&global, &dir),
         Command::Fetch { from } => up::fetch(&global, from),
+        Command::Spool { command } => spool::spool(&global, &command),
         Command::Bench(arguments) => bench::bench(&global, &arguments),
         Command::Schema(arguments) => schema::schema(&global, &arguments),
         Command::Credentials => credentials::credentials(&global),
