@@ -101,14 +101,15 @@ pub(super) enum Credentials {
     Right,
 }
 
-/// Compares the Authorization header with `token`, in constant time: `Bearer TOKEN`, or `Basic` with
-/// the token as password, which browsers ask for by themselves.
+/// Compares the Authorization header with `token`, in constant time: `Bearer TOKEN`, `Token TOKEN` as
+/// clients of InfluxDB send it, or `Basic` with the token as password, which browsers ask for by
+/// themselves.
 pub(super) fn credentials(headers: &HeaderMap, token: &Secret) -> Credentials {
     let Some(header) = headers.get(AUTHORIZATION) else { return Credentials::Missing };
     let Some((scheme, value)) = header.to_str().ok().and_then(|text| text.split_once(' ')) else {
         return Credentials::Wrong;
     };
-    let sent = if scheme.eq_ignore_ascii_case("bearer") {
+    let sent = if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         Some(value.trim().as_bytes().to_vec())
     } else if scheme.eq_ignore_ascii_case("basic") {
         STANDARD.decode(value.trim()).ok().and_then(|pair| {
@@ -236,6 +237,7 @@ mod tests {
         let check = |value: &str| credentials(&headers(&[("authorization", value)]), &token);
         assert_eq!(credentials(&HeaderMap::new(), &token), Credentials::Missing);
         assert_eq!(check("Bearer s3cret"), Credentials::Right);
+        assert_eq!(check("Token s3cret"), Credentials::Right);
         assert_eq!(check("bearer  s3cret"), Credentials::Right);
         // "any:s3cret"
         assert_eq!(check("Basic YW55OnMzY3JldA=="), Credentials::Right);

@@ -152,3 +152,89 @@ async fn acknowledged_rows_survive_kills_of_periscope_exactly_once() {
     );
     assert_eq!(doubled, 0);
 }
+
+#[tokio::test]
+async fn a_pushed_status_is_durable_and_shown_and_its_silence_too() {
+    let config = "[[daemon]]\nname = \"collector\"\nsource = \"push\"\ninterval = \"2s\"\n";
+    let mut periscope = Periscope::up(config);
+    let path = "/api/v1/push/collector";
+    until("the listener", Duration::from_secs(20), || std::future::ready(periscope.listener()))
+        .await;
+    let document =
+        r#"{"running": true, "fetch_count": 7, "exchange_status": {"okx": {"connected": true}}}"#;
+    let answer = request(&periscope, "POST", path, document.into(), &[]).await;
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+    // The database is not even up yet: what was answered with 204 must survive this.
+    periscope.kill();
+    periscope.start();
+    periscope.ready().await;
+    periscope
+        .until_count(
+            "select count() from daemon_metrics where daemon = 'collector' and fetch_count = 7",
+            |count| count == 1,
+        )
+        .await;
+    periscope.until_count("select count() from exchange_status", |count| count == 1).await;
+    let answer =
+        request(&periscope, "POST", path, gzip(document), &[("content-encoding", "gzip")]).await;
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+    let daemon = |status: &Value| status["daemons"][0].clone();
+    let seen = daemon(&periscope.status().await.unwrap());
+    assert_eq!((seen["state"].as_str(), seen["source"].as_str()), (Some("up"), Some("push")));
+    let silent = until("the silence to be noticed", Duration::from_secs(30), || async {
+        let seen = daemon(&periscope.status().await?);
+        if seen["state"] == "unreachable" { Ok(seen) } else { Err(seen.to_string()) }
+    })
+    .await;
+    assert!(silent["poll_error"].as_str().unwrap().starts_with("silent: "), "{silent}");
+    assert_eq!(silent["status"]["fetch_count"], 7, "the last document stays");
+    periscope
+        .until_count(
+            "select count() from daemon_metrics where daemon = 'collector' and not reachable \
+             and poll_error = 'silent'",
+            |count| count >= 1,
+        )
+        .await;
+    for (path, body, status) in [
+        (path, "{", 400),
+        (path, "[]", 400),
+        ("/api/v1/push/", document, 404),
+        ("/api/v1/push/%ff", document, 400),
+    ] {
+        let answer = request(&periscope, "POST", path, body.into(), &[]).await;
+        assert_eq!(answer.status, status, "{path} {body}");
+    }
+    let large = format!("{{\"running\": true, \"x\": \"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(request(&periscope, "POST", path, large.into(), &[]).await.status, 413);
+}
+
+/// What clients of InfluxDB 2 send: bucket, organisation, milliseconds, their own word for a token.
+#[tokio::test]
+async fn a_plain_client_of_influxdb_writes_in_milliseconds() {
+    let periscope = Periscope::up("[listen]\ntoken = \"canary-token\"\n[node]\nhost = \"it\"\n");
+    until("the listener", Duration::from_secs(20), || std::future::ready(periscope.listener()))
+        .await;
+    let at = periscope::base::time::Clock::system().now().millis();
+    let line = format!(
+        "trading_metrics,strategy=ema,symbol=BTC,venue=sim,currency=USD,daemon=p pnl=1.5 {at}"
+    );
+    let path = "/api/v2/write?org=me&bucket=x&precision=ms";
+    let token = [("authorization", "Token canary-token")];
+    let answer = request(&periscope, "POST", path, line.into(), &token).await;
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+    let sql = "select pnl, timestamp::timestamp::long / 1000 from trading_metrics";
+    let http = until("questdb", Duration::from_secs(90), || async {
+        let (code, out, err) = periscope.run(&[
+            "query",
+            sql,
+            "--format",
+            "csv",
+            "--set",
+            "listen.token=\"canary-token\"",
+        ]);
+        let rows: Vec<&str> = out.lines().skip(1).collect();
+        if code == 0 && !rows.is_empty() { Ok(rows.join("\n")) } else { Err(format!("{out}{err}")) }
+    })
+    .await;
+    assert_eq!(http, format!("1.5,{at}"));
+}

@@ -47,9 +47,10 @@ pub fn questdb_home(version: &str) -> PathBuf {
             "no QuestDB {version}: set {variable} to a folder with questdb.jar ({status:?})"
         );
     }
-    let partial = home.join(format!("partial-{}", std::process::id()));
-    fs::copy(&cached, &partial).unwrap();
-    fs::rename(&partial, &jar).unwrap();
+    // Several tests may do this at once.
+    let partial = tempfile::NamedTempFile::new_in(&home).unwrap();
+    fs::copy(&cached, partial.path()).unwrap();
+    partial.persist(&jar).unwrap();
     home
 }
 

@@ -23,6 +23,8 @@ pub struct QuestDb {
     _folder: Option<tempfile::TempDir>,
     version: String,
     heap: &'static str,
+    /// Further settings, by environment variable; they count from the next start on.
+    pub settings: Vec<(&'static str, &'static str)>,
     pub http_port: u16,
     pub pg_port: u16,
     client: Client,
@@ -41,6 +43,15 @@ impl QuestDb {
         Self::start_at(version, root, Some(folder)).await
     }
 
+    /// As [`Self::start`], with further settings by environment variable.
+    pub async fn start_set(version: &str, settings: &[(&'static str, &'static str)]) -> Self {
+        let mut this = Self::start(version).await;
+        this.kill();
+        this.settings = settings.to_vec();
+        this.restart().await;
+        this
+    }
+
     /// Starts a server of `version` on `root`.
     pub async fn start_at(version: &str, root: PathBuf, folder: Option<tempfile::TempDir>) -> Self {
         fs::create_dir_all(&root).unwrap();
@@ -50,6 +61,7 @@ impl QuestDb {
             _folder: folder,
             version: version.to_owned(),
             heap: "-Xmx512m",
+            settings: Vec::new(),
             http_port: free_port(),
             pg_port: free_port(),
             client: Client::new().unwrap(),
@@ -99,6 +111,7 @@ impl QuestDb {
             .env("QDB_PG_READONLY_PASSWORD", PASSWORD)
             .env("QDB_SHARED_WORKER_COUNT", "2")
             .env("QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE", "1M")
+            .envs(self.settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
