@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
@@ -115,6 +115,9 @@ pub(super) static ROUTES: &[Route] = &[
 const LONGEST_PATH: usize = 8 * 1024;
 /// Time in which the body of a request must be there.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// Bytes beyond a route's limit that are read and thrown away.
+const DISCARDED: usize = 64 << 20;
+const TOO_LARGE: Refusal = (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
 
 /// Sent with every answer. Scripts and styles come from own paths only; nothing is inline.
 const SECURITY: [(hyper::header::HeaderName, &str); 4] = [
@@ -285,19 +288,37 @@ fn check_token(
 
 /// Reads the body within its limits of size and time.
 async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    let too_large = (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
-    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-        return Err(too_large);
-    }
+    let size = body.size_hint().lower();
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body cannot be read")),
-        Err(_elapsed) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    if limit == 0 || size > u64::try_from(limit.saturating_add(DISCARDED)).unwrap_or(u64::MAX) {
+        return Err(TOO_LARGE);
     }
+    tokio::time::timeout(BODY_TIME, read(body, limit)).await.unwrap_or_else(|_elapsed| {
+        let is_large = size > u64::try_from(limit).unwrap_or(u64::MAX);
+        let late = (StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        Err(if is_large { TOO_LARGE } else { late })
+    })
+}
+
+/// Reads at most `limit` bytes. Somewhat more than that is read and thrown away: a client that is
+/// still sending would see a broken connection instead of the answer.
+async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let (mut kept, mut total) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the body cannot be read"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total = total.saturating_add(data.len());
+        if total <= limit {
+            kept.extend_from_slice(&data);
+        } else if total > limit.saturating_add(DISCARDED) {
+            break;
+        } else {
+            kept = BytesMut::new();
+        }
+    }
+    if total > limit { Err(TOO_LARGE) } else { Ok(kept.freeze()) }
 }
 
 /// Counts an answer. Labels come out of a fixed set, whatever clients do.
