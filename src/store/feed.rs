@@ -119,14 +119,18 @@ impl Feed {
     }
 
     /// Declares what is on disk from seq `from` on, about `bytes` bytes, as backlog: all of it up to
-    /// the oldest live record, or up to `next`, the first seq that is not yet used.
+    /// `next`, the first seq that is not yet used.
+    ///
+    /// Live records become part of it. What is due again may lie behind the oldest of them, since
+    /// tables take turns, and nothing would send it if the backlog ended there.
     pub fn reopen_backlog(&self, from: u64, next: u64, bytes: u64) {
         {
             let mut state = self.lock();
-            let end = state.oldest().map_or(next, |(_, seq)| seq);
+            state.live.clear();
+            state.live_bytes = 0;
             let (from, end) = match state.backlog {
-                Some(known) => (known.from.min(from), known.end.max(end)),
-                None => (from, end),
+                Some(known) => (known.from.min(from), known.end.max(next)),
+                None => (from, next),
             };
             if from < end {
                 state.reopened += 1;
@@ -331,11 +335,12 @@ mod tests {
         assert_eq!(feed.take_live(LIMITS), None);
         feed.advance_backlog(whole, Some(5), 500);
         assert_eq!((feed.take_live(LIMITS), range(&feed)), (None, Some((5, 10))));
-        feed.reopen_backlog(2, 10, STRICT_BYTES + 1);
+        feed.reopen_backlog(2, 11, STRICT_BYTES + 1);
         feed.advance_backlog(whole, None, 500);
-        assert_eq!(range(&feed), Some((2, 10)), "reopened meanwhile");
-        assert_eq!(seqs(feed.take_live(LIMITS)), [10]);
-        feed.advance_backlog(feed.backlog().unwrap(), Some(10), 1);
+        assert_eq!(range(&feed), Some((2, 11)), "reopened meanwhile");
+        feed.push(vec![record(11, 0, 1, 10)]);
+        assert_eq!(seqs(feed.take_live(LIMITS)), [11]);
+        feed.advance_backlog(feed.backlog().unwrap(), Some(11), 1);
         assert_eq!(range(&feed), None);
         feed.complete();
         assert!(feed.is_finished() && !feed.is_idle());
@@ -378,6 +383,18 @@ mod tests {
         feed.finish_live();
         assert_eq!((feed.rows_in_memory(1, 9), feed.in_memory_from()), (7, 4));
         assert_eq!(Feed::default().in_memory_from(), u64::MAX);
+    }
+
+    /// A replay made them due again, and the backlog ended before the oldest live record.
+    #[test]
+    fn delivered_records_behind_a_live_one_are_part_of_a_replay() {
+        let feed = Feed::default();
+        feed.push(vec![record(1, 0, 1, 10), record(2, 1, 1, 10), record(3, 0, 1, 10)]);
+        assert_eq!(seqs(feed.take_live(LIMITS)), [1, 3]);
+        feed.finish_live();
+        feed.reopen_backlog(1, 4, 30);
+        assert_eq!(range(&feed), Some((1, 4)));
+        assert_eq!(seqs(feed.take_live(LIMITS)), Vec::<u64>::new());
     }
 
     #[test]

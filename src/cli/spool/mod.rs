@@ -122,7 +122,7 @@ impl<'a> Database<'a> {
     async fn prepare(&self, table: &Table) -> anyhow::Result<Option<String>> {
         let retention = &self.config.retention;
         match schema::ensure(&self.target, &self.client, table, retention).await {
-            Ok(Outcome::Sound | Outcome::Mended) => Ok(None),
+            Ok(Outcome::Sound | Outcome::Mended | Outcome::Made) => Ok(None),
             Ok(Outcome::Foreign(difference)) => Ok(Some(difference)),
             Err(error) => Err(exec_failure(&error)),
         }
