@@ -24,7 +24,7 @@ use super::spool::scan::Record;
 use super::spool::thread::Mailbox;
 use super::stats::Stats;
 use super::tables::Tables;
-use super::verdict::Verdict;
+use super::verdict::{self, Verdict};
 use crate::base::backoff::Backoff;
 use crate::base::http::Client;
 use crate::base::metrics::{Metrics, Reason, Table};
@@ -224,7 +224,9 @@ impl Lane<'_> {
                     }
                     None => self.refused(table.name, &body, "the line alone is too large").await,
                 },
-                Decided::Refused { line, reason } if body == suspect => {
+                Decided::Refused { line, reason }
+                    if body == suspect && !verdict::blames_the_table(table, &reason) =>
+                {
                     let (bad, rest) = post::sort_out(&body, line);
                     if let Some(bad) = bad {
                         self.refused(table.name, &bad, &reason).await;
@@ -395,6 +397,12 @@ impl Lane<'_> {
     ) -> Refusal {
         let target = self.open().await;
         match self.delivery.tables.check(&target, &self.delivery.client, table).await {
+            Ok(schema::Outcome::Sound) if verdict::blames_the_table(table, reason) => {
+                let pause = self.backoff.after_failure();
+                self.failed("schema", reason.to_owned());
+                self.pause(pause).await;
+                Refusal::Passing
+            }
             Ok(schema::Outcome::Sound) => Refusal::OfTheLine,
             Ok(schema::Outcome::Mended | schema::Outcome::Made) => Refusal::Passing,
             Ok(schema::Outcome::Foreign(_)) => Refusal::OfTheTable,

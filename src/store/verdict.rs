@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::http::HttpError;
+use crate::model::table::Table;
 
 /// Longest wait that a server may ask for with `Retry-After`.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(60);
@@ -86,6 +87,19 @@ fn refused(body: &[u8]) -> Verdict {
     }
 }
 
+/// Whether `reason`, the server's words, is about the type of a column of `table` and not about a
+/// line. The server may see a changed type earlier or later than its catalogue shows it.
+pub fn blames_the_table(table: &Table, reason: &str) -> bool {
+    let behind = |mark: &str| {
+        let (_, rest) = reason.split_once(mark)?;
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
+    };
+    let (Some(name), Some(kind)) = (behind("column: "), behind("column type: ")) else {
+        return false;
+    };
+    table.columns.iter().any(|column| column.name == name && column.kind.sql() != kind)
+}
+
 /// Judges the absence of an answer. The rows may be stored or not: they are sent again.
 pub fn of_error(error: &HttpError) -> Verdict {
     let name = match error {
@@ -139,6 +153,22 @@ mod tests {
             let expected = Verdict::Refused { line, reason: reason.to_owned() };
             assert_eq!(of_answer(400, None, body), expected);
         }
+    }
+
+    #[test]
+    fn a_column_of_another_type_than_declared_is_no_fault_of_the_line() {
+        let table = &crate::model::table::PIPELINE_METRICS;
+        let reason = |column: &str, kind: &str| {
+            format!(
+                "failed to parse line protocol:errors encountered on line(s):\nerror in line 1: \
+                 table: pipeline_metrics, column: {column}; cast error from protocol type: INTEGER \
+                 to column type: {kind}"
+            )
+        };
+        assert!(blames_the_table(table, &reason("records_count", "VARCHAR")));
+        assert!(!blames_the_table(table, &reason("records_count", "LONG")), "the line is wrong");
+        assert!(!blames_the_table(table, &reason("nonsense", "VARCHAR")));
+        assert!(!blames_the_table(table, "error in line 1: could not parse"));
     }
 
     #[test]
