@@ -1,16 +1,11 @@
 //! `POST /write`: rows of other programs with the same durability.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use periscope::base::http::{Answer, Client, Limits};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use super::support::periscope::Periscope;
-use super::support::pusher::Pusher;
-use super::support::scale::{scaled, seed};
 use super::support::wait::until;
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), body: 1 << 20 };
@@ -100,57 +95,6 @@ async fn a_token_is_demanded_when_set() {
     let right = [("authorization", "Bearer canary-token")];
     assert_eq!(request(&periscope, "POST", "/write", good.into(), &right).await.status, 204);
     assert!(!periscope.log().contains("canary-token"), "{}", periscope.log());
-}
-
-/// The oracle outside the process: what it acknowledged is stored exactly once, whatever was killed.
-#[tokio::test]
-async fn acknowledged_rows_survive_kills_of_periscope_exactly_once() {
-    let kills = scaled("kills of periscope under pushes", 4, 200);
-    let mut periscope = Periscope::up("");
-    let mut random = fastrand::Rng::with_seed(seed());
-    let address = Arc::new(Mutex::new(None));
-    let journal = tempfile::tempfile().unwrap();
-    let pusher = Pusher::start(Arc::clone(&address), 100, Duration::from_millis(50), journal);
-    for _ in 0..kills {
-        let base = until("the listener", Duration::from_secs(30), || {
-            std::future::ready(periscope.listener())
-        })
-        .await;
-        *address.lock().await = Some(base);
-        tokio::time::sleep(Duration::from_millis(random.u64(200..3_000))).await;
-        periscope.kill();
-        *address.lock().await = None;
-        periscope.start();
-    }
-    periscope.ready().await;
-    *address.lock().await = Some(periscope.listener().unwrap());
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let sent = pusher.sent();
-    let acknowledged = pusher.stop().await;
-    assert!(!acknowledged.is_empty());
-    let missing = |stored: &BTreeSet<u64>| acknowledged.difference(stored).count();
-    let rows = until("every acknowledged row to be stored", Duration::from_secs(60), || async {
-        let rows = periscope
-            .sql(
-                "select records_count from pipeline_metrics where daemon = 'pusher' limit 10000000",
-            )
-            .await?;
-        let stored: BTreeSet<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
-        match missing(&stored) {
-            0 => Ok(rows),
-            missing => Err(format!("{missing} of {} missing", acknowledged.len())),
-        }
-    })
-    .await;
-    let mut numbers: Vec<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
-    numbers.sort_unstable();
-    let doubled = numbers.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    println!(
-        "{kills} kills, {sent} sent, {} acknowledged, {} stored, {doubled} doubled",
-        acknowledged.len(),
-        numbers.len()
-    );
-    assert_eq!(doubled, 0);
 }
 
 #[tokio::test]

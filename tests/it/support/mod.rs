@@ -1,6 +1,7 @@
 //! Real programs on free ports in folders of their own, ended even when a test panics.
 
 pub mod daemon;
+pub mod mount;
 pub mod periscope;
 pub mod proxy;
 pub mod pusher;

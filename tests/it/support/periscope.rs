@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use periscope::base::http::{Client, Limits};
 use serde_json::Value;
 
+use super::mount::Tmpfs;
 use super::wait::until;
 
 /// Newest and oldest supported version.
@@ -56,6 +57,8 @@ pub fn questdb_home(version: &str) -> PathBuf {
 
 pub struct Periscope {
     child: Option<Child>,
+    /// Before `folder`: what is mounted there has to go first.
+    mounts: Vec<Tmpfs>,
     folder: tempfile::TempDir,
     client: Client,
     arguments: Vec<String>,
@@ -120,7 +123,32 @@ impl Periscope {
         Self::launched(command, config, own.chain(usual))
     }
 
+    /// As [`Self::up_remote_with`], with the spool's folder on a file system of its own.
+    pub fn up_remote_spooling_to(config: &str, settings: &[&str], bytes: u64) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).chain([
+            "listen.address=\"127.0.0.1:0\"".to_owned(),
+            "grafana.mode=\"off\"".to_owned(),
+        ]);
+        let mut this = Self::prepared("up", config, settings);
+        let spool = this.data().join("spool");
+        fs::create_dir_all(&spool).unwrap();
+        this.mounts.push(Tmpfs::mount(&spool, bytes));
+        this.start();
+        this
+    }
+
+    /// The file system of the spool, where it has one of its own.
+    pub fn disk(&self) -> &Tmpfs {
+        self.mounts.first().expect("started with up_remote_spooling_to")
+    }
+
     fn launched(command: &str, config: &str, settings: impl Iterator<Item = String>) -> Self {
+        let mut this = Self::prepared(command, config, settings);
+        this.start();
+        this
+    }
+
+    fn prepared(command: &str, config: &str, settings: impl Iterator<Item = String>) -> Self {
         let folder = tempfile::Builder::new().prefix("periscope-it-").tempdir().unwrap();
         let file = folder.path().join("periscope.toml");
         fs::write(&file, config).unwrap();
@@ -129,9 +157,8 @@ impl Periscope {
         for setting in settings {
             arguments.extend(["--set".to_owned(), setting]);
         }
-        let mut this = Self { child: None, folder, client: Client::new().unwrap(), arguments };
-        this.start();
-        this
+        let (client, mounts) = (Client::new().unwrap(), Vec::new());
+        Self { child: None, mounts, folder, client, arguments }
     }
 
     /// The data folder.
@@ -249,6 +276,37 @@ impl Periscope {
     /// `GET /api/v1/status`.
     pub async fn status(&self) -> Result<Value, String> {
         self.get(&format!("{}/api/v1/status", self.listener()?), None).await
+    }
+
+    /// Value of one of the own metrics, 0 when it is not there; `name` with its labels.
+    pub async fn metric(&self, name: &str) -> Result<f64, String> {
+        let request = hyper::Request::get(format!("{}/metrics", self.listener()?))
+            .body(http_body_util::Full::default())
+            .unwrap();
+        let answer = self.client.send(request, LIMITS).await.map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(Ok(0.0), |value| value.parse().map_err(|error| format!("{value}: {error}")))
+    }
+
+    /// Waits until `part` is told as something else than well, in words that hold `words`.
+    pub async fn told(&self, part: &str, words: &str) -> String {
+        let what = format!("{part} to tell of {words:?}");
+        until(&what, Duration::from_secs(60), || async {
+            let told = self.status().await?["parts"][part].to_string();
+            if told.contains("degraded") && told.contains(words) { Ok(told) } else { Err(told) }
+        })
+        .await
+    }
+
+    /// Waits until `part` is well.
+    pub async fn well(&self, part: &str) {
+        let what = format!("{part} to be well");
+        until(&what, Duration::from_secs(90), || async {
+            let told = self.status().await?["parts"][part].to_string();
+            if told.contains("\"ok\"") { Ok(()) } else { Err(self.failure(&told)) }
+        })
+        .await;
     }
 
     /// Waits until `QuestDB` answers.

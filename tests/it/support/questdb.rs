@@ -43,10 +43,19 @@ impl QuestDb {
         Self::start_at(version, root, Some(folder)).await
     }
 
+    /// As [`Self::start`]; it makes tables that it does not know, as it does by default.
+    pub async fn start_making_tables(version: &str) -> Self {
+        let settings = [
+            ("QDB_LINE_AUTO_CREATE_NEW_TABLES", "true"),
+            ("QDB_LINE_AUTO_CREATE_NEW_COLUMNS", "true"),
+        ];
+        Self::start_set(version, &settings).await
+    }
+
     /// As [`Self::start`], with further settings by environment variable.
     pub async fn start_set(version: &str, settings: &[(&'static str, &'static str)]) -> Self {
-        let mut this = Self::start(version).await;
-        this.kill();
+        let folder = tempfile::Builder::new().prefix("periscope-questdb-").tempdir().unwrap();
+        let mut this = Self::new(version, folder.path().join("root"), Some(folder));
         this.settings = settings.to_vec();
         this.restart().await;
         this
@@ -54,8 +63,14 @@ impl QuestDb {
 
     /// Starts a server of `version` on `root`.
     pub async fn start_at(version: &str, root: PathBuf, folder: Option<tempfile::TempDir>) -> Self {
+        let mut this = Self::new(version, root, folder);
+        this.restart().await;
+        this
+    }
+
+    fn new(version: &str, root: PathBuf, folder: Option<tempfile::TempDir>) -> Self {
         fs::create_dir_all(&root).unwrap();
-        let mut this = Self {
+        Self {
             child: None,
             root,
             _folder: folder,
@@ -65,9 +80,7 @@ impl QuestDb {
             http_port: free_port(),
             pg_port: free_port(),
             client: Client::new().unwrap(),
-        };
-        this.restart().await;
-        this
+        }
     }
 
     /// Starts the server again on the same ports and root; it must have ended.
@@ -125,6 +138,15 @@ impl QuestDb {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Whether the server has ended by itself; it can be started again then.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+        if ended {
+            self.child = None;
+        }
+        ended
     }
 
     /// Process id of the server.
