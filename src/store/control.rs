@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_secs(5);
 /// How often tables are watched.
 const WATCH: Duration = Duration::from_secs(10);
 /// How often tables are compared with what is declared.
-const COMPARE: Duration = Duration::from_secs(30);
+const COMPARE: Duration = Duration::from_secs(15);
 /// Free space on the server's volume below which nothing is sent: a full disk ends the server.
 const SERVER_FREE_BYTES: u64 = 512 << 20;
 

@@ -13,7 +13,7 @@ use crate::model::table;
 /// How long a table may not progress before it is told.
 const STALLED: Duration = Duration::from_secs(30);
 /// Pause between two attempts to resume a table.
-const RESUME_PAUSE: Duration = Duration::from_secs(60);
+const RESUME_PAUSE: Duration = Duration::from_secs(30);
 
 /// One of our tables as `wal_tables()` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
