@@ -1,6 +1,7 @@
 //! What people do to tables: named with the way out, other tables go on, and after the mend
 //! everything arrives. What daemons do to columns: bounded, and said.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::rig::Rig;
@@ -50,7 +51,7 @@ async fn other_tables_go_on(rig: &Rig, more: u64) {
 
 /// Nothing may have been given up as a bad line.
 async fn assert_nothing_refused(rig: &Rig) {
-    let status = rig.periscope.status().await.unwrap();
+    let status = rig.periscope.ready().await;
     let letters = rig.periscope.data().join("dead-letter/pipeline_metrics.json");
     let letters = std::fs::read_to_string(letters).unwrap_or_default();
     assert_eq!(status["writer"]["refused_total"], 0, "{letters}");
@@ -130,7 +131,7 @@ async fn a_table_that_the_server_made_itself_is_named() {
     rig.periscope.well("schema").await;
     let pushed = pusher.stop().await;
     rig.settled().await;
-    let mut all = rig.stored().await;
+    let mut all: BTreeSet<u64> = rig.stored().await.into_iter().collect();
     let old = "select records_count from pipeline_metrics_old";
     all.extend(rig.sql(old).await.unwrap().iter().map(|row| row[0].as_u64().unwrap()));
     let missing: Vec<u64> =

@@ -26,10 +26,16 @@ impl Tmpfs {
         Self { path: path.to_owned() }
     }
 
-    /// Changes it to `ro` or `rw`; refused while a file is open for writing.
-    pub fn remount(&self, mode: &str) -> Result<(), String> {
-        let options = format!("remount,{mode}");
-        run("mount", &["-o", &options, &self.path.display().to_string()])
+    /// Makes what is at `path` read-only for everything that is opened from here on, until dropped.
+    /// The kernel would refuse that for the file system itself, as long as a file is open for writing.
+    pub fn read_only(path: &Path) -> Self {
+        let place = path.display().to_string();
+        let bound = run("mount", &["--bind", &place, &place])
+            .and_then(|()| run("mount", &["-o", "remount,bind,ro", &place]));
+        bound.unwrap_or_else(|error| {
+            panic!("this test needs the right to mount (run it as root): {error}")
+        });
+        Self { path: path.to_owned() }
     }
 
     /// Takes all space that is left; returns how many bytes that were.
