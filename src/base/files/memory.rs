@@ -142,13 +142,13 @@ impl Tree {
         if content.len() < end {
             content.resize(end, 0);
         }
-        for (at, byte) in (offset..).zip(bytes) {
-            let kept = match fate {
-                Fate::Kept => true,
-                Fate::Lost => false,
-                Fate::Torn(sectors) => sectors >> ((at / SECTOR) % 64) & 1 == 1,
-            };
-            if let Some(place) = content.get_mut(index(at)).filter(|_| kept) {
+        let Some(places) = content.get_mut(index(offset)..end) else { return };
+        let Fate::Torn(sectors) = fate else {
+            places.copy_from_slice(bytes);
+            return;
+        };
+        for ((at, place), byte) in (offset..).zip(places).zip(bytes) {
+            if sectors >> ((at / SECTOR) % 64) & 1 == 1 {
                 *place = *byte;
             }
         }
@@ -407,8 +407,8 @@ impl File for MemoryFile {
         let content = state.now.contents.get(&self.inode).map_or(&[][..], Vec::as_slice);
         let rest = content.get(index(offset)..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
-        for (place, byte) in buffer.iter_mut().zip(rest) {
-            *place = *byte;
+        if let (Some(places), Some(bytes)) = (buffer.get_mut(..read), rest.get(..read)) {
+            places.copy_from_slice(bytes);
         }
         Ok(read)
     }

@@ -140,11 +140,14 @@ pub struct Slot {
 
 /// Returns `N` bytes of `bytes` at `offset`; zeros where it ends.
 fn part<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
-    let mut part = [0; N];
-    for (place, byte) in part.iter_mut().zip(bytes.iter().skip(offset)) {
-        *place = *byte;
-    }
-    part
+    let whole = bytes.get(offset..).and_then(<[u8]>::first_chunk);
+    whole.copied().unwrap_or_else(|| {
+        let mut part = [0; N];
+        for (place, byte) in part.iter_mut().zip(bytes.iter().skip(offset)) {
+            *place = *byte;
+        }
+        part
+    })
 }
 
 fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {

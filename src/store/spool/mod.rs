@@ -19,4 +19,6 @@ pub mod thread;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod flips;
+#[cfg(test)]
 mod tests;
