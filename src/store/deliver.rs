@@ -97,13 +97,18 @@ struct Lane<'a> {
     gate: watch::Receiver<Gate>,
     source: Source,
     backoff: Backoff,
+    /// Connections of this lane alone.
+    client: Client,
+    /// Replays asked for when `client` was made.
+    replays: u64,
 }
 
 impl Delivery {
     fn lane(&self, source: Source, seed: u64) -> Lane<'_> {
         let (first, limit) = (Duration::from_millis(100), Duration::from_secs(5));
         let backoff = Backoff::new(first, limit, self.seed ^ seed);
-        Lane { delivery: self, gate: self.gate.clone(), source, backoff }
+        let (client, replays) = (self.client.clone(), self.mailbox.replays());
+        Lane { delivery: self, gate: self.gate.clone(), source, backoff, client, replays }
     }
 
     /// Sends new rows until no further ones will come and none is left.
@@ -209,6 +214,7 @@ impl Lane<'_> {
             self.delivery.feed.block(id);
             return;
         };
+        let replays = self.delivery.mailbox.replays();
         let mut bodies = VecDeque::from([post::joined(&records)]);
         // Refused once by a table that was found sound after that.
         let mut suspect = Bytes::new();
@@ -247,7 +253,7 @@ impl Lane<'_> {
                 }
             }
         }
-        self.delivery.mailbox.delivered(&records);
+        self.delivery.mailbox.delivered(&records, replays);
     }
 
     /// Sends `body` again and again until the server decides about it.
@@ -262,8 +268,9 @@ impl Lane<'_> {
                 let _nothing = delivery.flight.end(records, true);
                 return Decided::Changed;
             }
+            self.renew_connections();
             let body = body.clone();
-            let verdict = post::post(&delivery.client, &target, body, delivery.timeout).await;
+            let verdict = post::post(&self.client, &target, body, delivery.timeout).await;
             let lost = delivery.flight.end(records, verdict == Verdict::Written);
             let changed = !lost.is_empty();
             delivery.mailbox.lost_in_flight(lost);
@@ -286,6 +293,9 @@ impl Lane<'_> {
                     self.set_next_try(Some(Instant::now() + SETUP_PAUSE));
                     Duration::ZERO
                 }
+                Verdict::Retry { reason, .. } if self.remake(&target, records, &reason).await => {
+                    Duration::ZERO
+                }
                 Verdict::Retry { name, reason, after } => {
                     let pause = self.backoff.after_failure();
                     self.failed(name, reason);
@@ -296,6 +306,43 @@ impl Lane<'_> {
                 return Decided::Changed;
             }
             self.pause(pause).await;
+        }
+    }
+
+    /// Makes the table of `records` anew if `reason`, the server's words, says that it is ruined and
+    /// nothing is lost by it; returns whether it did.
+    async fn remake(&self, target: &Target, records: &[Record], reason: &str) -> bool {
+        let Some(table) = records.first().and_then(|record| table_of(record.table)) else {
+            return false;
+        };
+        if !verdict::tells_of_a_ruined_table(table.name, reason) {
+            return false;
+        }
+        let client = &self.delivery.client;
+        match self.delivery.tables.remake_ruined(target, client, table).await {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::debug!(table = table.name, %error, "a ruined table cannot be made again");
+                false
+            }
+        }
+    }
+
+    /// Leaves all connections behind when a replay was asked for since they were made.
+    ///
+    /// `QuestDB` keeps a table open for a connection that has written to it, also when the table is
+    /// dropped and made again: the next request there is answered 204 and its rows are nowhere.
+    fn renew_connections(&mut self) {
+        let replays = self.delivery.mailbox.replays();
+        if replays == self.replays {
+            return;
+        }
+        match Client::new() {
+            Ok(client) => {
+                self.client = client;
+                self.replays = replays;
+            }
+            Err(error) => tracing::warn!(%error, "new connections for writing"),
         }
     }
 

@@ -76,8 +76,8 @@ impl Tables {
                 }
             };
             if id.is_none() || before.is_some_and(|before| id != Some(before)) {
-                self.ensure(target, client, table).await?;
-                changed |= before.is_some();
+                let outcome = self.ensure(target, client, table).await?;
+                changed |= before.is_some() || outcome == Outcome::Made;
             }
         }
         if changed {
@@ -114,6 +114,27 @@ impl Tables {
             self.mailbox.replay().await;
         }
         Ok(outcome)
+    }
+
+    /// Makes `table` anew when `QuestDB` cannot write to it and it holds no row; returns whether it did.
+    ///
+    /// # Errors
+    /// The server does not answer or refuses a statement.
+    pub async fn remake_ruined(
+        &self,
+        target: &Target,
+        client: &Client,
+        table: &'static Table,
+    ) -> Result<bool, ExecError> {
+        let count = format!("select count() as rows_left from {}", table.name);
+        let found = target.exec(client, &count).await?;
+        if found.iter().next().and_then(|row| row.get("rows_left").as_i64()) != Some(0) {
+            return Ok(false);
+        }
+        tracing::warn!(table = table.name, "empty and cannot be written to: it is made again");
+        target.exec(client, &format!("DROP TABLE {}", table.name)).await?;
+        self.check(target, client, table).await?;
+        Ok(true)
     }
 
     /// Brings one table to what is declared; rows of a table that cannot take them stay in the

@@ -60,17 +60,32 @@ pub fn of_answer(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Ver
                      http.security.readonly or use the primary"
                 .to_owned(),
         },
-        408 => retry("http_408", status, after),
-        429 => retry("http_429", status, after),
-        500..=599 => retry("http_5xx", status, after),
+        408 => retry("http_408", status, after, body),
+        429 => retry("http_429", status, after, body),
+        500..=599 => retry("http_5xx", status, after, body),
         _ => Verdict::Setup {
             reason: format!("questdb answers {status} to a write: check the url in [questdb]"),
         },
     }
 }
 
-fn retry(name: &'static str, status: u16, after: Option<Duration>) -> Verdict {
-    Verdict::Retry { name, reason: format!("questdb answers {status}"), after }
+fn retry(name: &'static str, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+    let words = words(body);
+    let reason = if words.is_empty() {
+        format!("questdb answers {status}")
+    } else {
+        format!("questdb answers {status} ({words})")
+    };
+    Verdict::Retry { name, reason, after }
+}
+
+/// Returns the server's words in `body`, one short line of them.
+fn words(body: &[u8]) -> String {
+    let answer = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let message = answer.as_ref().and_then(|answer| answer.get("message")?.as_str());
+    let text = message.map_or_else(|| String::from_utf8_lossy(body), Into::into);
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 /// Reads the answer `{"code": …, "message": …, "line": 2, "errorId": …}`.
@@ -100,6 +115,13 @@ pub fn blames_the_table(table: &Table, reason: &str) -> bool {
     table.columns.iter().any(|column| column.name == name && column.kind.sql() != kind)
 }
 
+/// Whether `reason` says that the files of `table` are missing or cut: `QuestDB` was killed while it
+/// made the table, lists it and reads it as empty, and can never write to it again (seen on 9.2.3).
+pub fn tells_of_a_ruined_table(table: &str, reason: &str) -> bool {
+    let faults = ["errno: 2,", "errno: -100,"];
+    faults.iter().any(|fault| reason.contains(&format!("write error: {table}, {fault}")))
+}
+
 /// Judges the absence of an answer. The rows may be stored or not: they are sent again.
 pub fn of_error(error: &HttpError) -> Verdict {
     let name = match error {
@@ -114,6 +136,32 @@ pub fn of_error(error: &HttpError) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen after a kill in the moment in which the tables were made.
+    #[test]
+    fn a_table_ruined_at_its_creation_is_told_from_a_failing_server() {
+        let words = |rest: &str| {
+            format!(
+                "questdb answers 500 (failed to parse line protocol:errors encountered on line(s):write error: {rest}"
+            )
+        };
+        for ruined in [
+            "daemon_metrics, errno: 2, error: could not open read-write [file=/r/db/daemon_metrics~5/txn_seq",
+            "daemon_metrics, errno: -100, error: timestamp index is outside of range, [path=/r/db/daemon_met",
+        ] {
+            assert!(tells_of_a_ruined_table("daemon_metrics", &words(ruined)), "{ruined}");
+            assert!(!tells_of_a_ruined_table("exchange_status", &words(ruined)), "{ruined}");
+        }
+        let full = words("daemon_metrics, errno: 28, error: No space left on device");
+        assert!(!tells_of_a_ruined_table("daemon_metrics", &full));
+    }
+
+    #[test]
+    fn a_failing_server_is_quoted() {
+        let body = br#"{"code":"internal error","message":"out of\nluck","line":0}"#;
+        let Verdict::Retry { reason, .. } = of_answer(500, None, body) else { panic!("no retry") };
+        assert_eq!(reason, "questdb answers 500 (out of)");
+    }
 
     #[test]
     fn every_status_has_its_verdict() {

@@ -3,6 +3,7 @@
 //! Whatever waits is written together and made durable by one sync: while that runs, the next
 //! group gathers. With nothing waiting there is no delay at all.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ impl Inbox {
 #[derive(Debug, Default)]
 struct Shared {
     inbox: Mutex<Inbox>,
+    /// Replays asked for so far; changed and compared under the lock of `inbox`.
+    replays: AtomicU64,
     arrived: Condvar,
     taken: Condvar,
 }
@@ -117,9 +120,20 @@ impl Mailbox {
         self.0.arrived.notify_one();
     }
 
-    /// Takes `records` as delivered.
-    pub fn delivered(&self, records: &[Record]) {
+    /// Returns how many replays were asked for so far; see [`Self::delivered`].
+    pub fn replays(&self) -> u64 {
+        self.0.replays.load(Ordering::SeqCst)
+    }
+
+    /// Takes `records` as delivered, which began to be sent after `replays` replays.
+    ///
+    /// When another replay was asked for meanwhile, the answer is not trusted: the server that gave it,
+    /// or the table, may be gone with the rows. The replay sends them again.
+    pub fn delivered(&self, records: &[Record], replays: u64) {
         self.add(|inbox| {
+            if self.replays() != replays {
+                return;
+            }
             inbox.delivered.extend(records.iter().map(|record| Delivered {
                 seq: record.seq,
                 rows: record.rows.into(),
@@ -146,7 +160,10 @@ impl Mailbox {
     /// to be sent.
     pub async fn replay(&self) {
         let (answer, done) = oneshot::channel();
-        self.add(|inbox| inbox.replays.push(answer));
+        self.add(|inbox| {
+            self.0.replays.fetch_add(1, Ordering::SeqCst);
+            inbox.replays.push(answer);
+        });
         // An error means that the thread has ended: there is nothing to be sent any more.
         let _ended = done.await;
     }
@@ -340,5 +357,32 @@ impl SpoolHealth {
         } else {
             Health::Degraded { reason: reasons.join("; ") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows that a table took just before it was dropped were lost: the answer came after the replay
+    /// that was to send them again, and counted.
+    #[tokio::test]
+    async fn an_answer_that_was_on_its_way_during_a_replay_does_not_count() {
+        let mailbox = Mailbox::default();
+        let record = Record {
+            seq: 1,
+            at: Timestamp::EPOCH,
+            table: 0,
+            rows: 1,
+            body: bytes::Bytes::from_static(b"x\n"),
+        };
+        let before = mailbox.replays();
+        // Nobody answers: it is enough that the replay was asked for.
+        let asked = tokio::time::timeout(Duration::from_millis(1), mailbox.replay()).await;
+        assert!(asked.is_err());
+        mailbox.delivered(std::slice::from_ref(&record), before);
+        assert_eq!(mailbox.take(Duration::ZERO).delivered.len(), 0);
+        mailbox.delivered(&[record], mailbox.replays());
+        assert_eq!(mailbox.take(Duration::ZERO).delivered.len(), 1);
     }
 }
