@@ -36,6 +36,10 @@ pub enum Operation {
     Rename(PathBuf, PathBuf),
     /// A name was removed.
     Unlink(PathBuf),
+    /// Somebody else replaced the content of a file, for good.
+    Planted(PathBuf, u64, Vec<u8>),
+    /// Somebody else removed a folder, for good.
+    RemovedFolder(PathBuf),
     /// It failed without an effect.
     Failed,
 }
@@ -117,6 +121,7 @@ impl Tree {
             }
             Operation::Create(path, inode) => {
                 self.names.insert(path.clone(), *inode);
+                self.contents.entry(*inode).or_default();
             }
             Operation::Write(inode, offset, bytes) => {
                 self.write(*inode, *offset, bytes, fate);
@@ -131,6 +136,15 @@ impl Tree {
             }
             Operation::Unlink(path) => {
                 self.names.remove(path);
+            }
+            Operation::Planted(path, inode, content) => {
+                self.folders.extend(path.ancestors().skip(1).map(Path::to_owned));
+                self.names.insert(path.clone(), *inode);
+                self.contents.insert(*inode, content.clone());
+            }
+            Operation::RemovedFolder(folder) => {
+                self.names.retain(|path, _| !path.starts_with(folder));
+                self.folders.retain(|path| !path.starts_with(folder));
             }
             Operation::Sync(..) | Operation::SyncFolder(_) | Operation::Failed => {}
         }
@@ -179,6 +193,8 @@ impl State {
                 | Operation::SyncFolder(_)
                 | Operation::Rename(..)
                 | Operation::Unlink(_)
+                | Operation::Planted(..)
+                | Operation::RemovedFolder(_)
                 | Operation::Failed => Operation::Failed,
             });
             return Err(io::Error::from_raw_os_error(errno));
@@ -231,21 +247,24 @@ impl MemoryFiles {
 
     /// Removes `folder` with everything in it, as somebody else would.
     pub fn remove_folder(&self, folder: &Path) {
-        let mut state = self.lock();
-        state.now.names.retain(|path, _| !path.starts_with(folder));
-        state.now.folders.retain(|path| !path.starts_with(folder));
+        self.interfere(Operation::RemovedFolder(folder.to_owned()));
     }
 
     /// Replaces the content of `path`, as somebody else would; makes the file if it is missing.
     pub fn plant(&self, path: &Path, content: Vec<u8>) {
+        let inode = {
+            let mut state = self.lock();
+            let fresh = state.next_inode;
+            state.next_inode += 1;
+            state.now.names.get(path).copied().unwrap_or(fresh)
+        };
+        self.interfere(Operation::Planted(path.to_owned(), inode, content));
+    }
+
+    fn interfere(&self, operation: Operation) {
         let mut state = self.lock();
-        let fresh = state.next_inode;
-        state.next_inode += 1;
-        if let Some(folder) = path.parent() {
-            state.now.apply(&Operation::CreateFolder(folder.to_owned()), Fate::Kept);
-        }
-        let inode = *state.now.names.entry(path.to_owned()).or_insert(fresh);
-        state.now.contents.insert(inode, content);
+        state.now.apply(&operation, Fate::Kept);
+        state.log.push(operation);
     }
 
     /// Returns the content of `path`.
@@ -284,7 +303,11 @@ impl MemoryFiles {
                 | Operation::CreateFolder(path) => later.any(
                     |next| matches!(next, Operation::SyncFolder(synced) if path.parent() == Some(synced)),
                 ),
-                Operation::Sync(..) | Operation::SyncFolder(_) | Operation::Failed => true,
+                Operation::Sync(..)
+                | Operation::SyncFolder(_)
+                | Operation::Planted(..)
+                | Operation::RemovedFolder(_)
+                | Operation::Failed => true,
             }
         };
         let numbered = log.iter().enumerate();

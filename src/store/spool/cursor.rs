@@ -72,6 +72,10 @@ fn write_slot(file: &dyn File, slot: Slot) -> io::Result<()> {
 /// Writes a new file beside `path` and puts it in its place.
 fn replace(files: &dyn Files, path: &Path, slot: Slot) -> io::Result<Box<dyn File>> {
     let fresh = path.with_extension("new");
+    if let Some(folder) = path.parent() {
+        // Somebody may have deleted it.
+        files.create_folder(folder)?;
+    }
     match files.unlink(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

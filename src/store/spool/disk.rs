@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::cursor::Cursor;
 use super::flight::Flight;
-use super::format::{self, FRAME, Frame, HEADER, Header, SEAL};
+use super::format::{self, FRAME, Frame, HEADER, Header, Kind, SEAL};
 use super::gaps;
 use super::ring::{Entry, Ring};
 use super::scan::{Known, Record, scan};
@@ -266,7 +266,7 @@ impl Spool {
             durable: self.durable_seq,
             rows,
             table,
-            seal: false,
+            kind: Kind::Rows,
         };
         format::seal_frame(&mut bytes, &frame);
         let bytes = Bytes::from(bytes);
@@ -279,8 +279,8 @@ impl Spool {
         let Err(first) = self.write(entries) else { return Ok(()) };
         self.note(&first);
         let mut rest = self.abandon();
-        let newest = self.durable_seq;
-        rest.extend(entries.iter().filter(|entry| entry.record.seq > newest).cloned());
+        let missing = |entry: &&Entry| !self.segments.iter().any(|s| s.is_due(entry.record.seq));
+        rest.extend(entries.iter().filter(missing).cloned());
         let Err(second) = self.write(&rest) else { return Ok(()) };
         self.note(&second);
         // Part of `rest` may be in a segment that is complete.
@@ -431,6 +431,20 @@ impl Spool {
         Vec::new()
     }
 
+    /// Brings what is pending in a file that somebody deleted or replaced back to disk.
+    pub(super) fn save_active(&mut self) {
+        let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else { return };
+        if !matches!(active.file.is_at(&segment.path), Ok(false)) {
+            return;
+        }
+        self.faults.push("folder_gone");
+        let entries = self.abandon();
+        if let Err((error, rest)) = self.make_durable(&entries) {
+            let _reason = self.enter_fault(&error);
+            self.hold(rest);
+        }
+    }
+
     /// Counts a failed file operation.
     pub(super) fn note(&mut self, error: &io::Error) {
         tracing::debug!(folder = %self.folder.display(), %error, "spool operation failed");
@@ -473,8 +487,11 @@ impl Spool {
         self.losses.extend(losses(reason, gone.into_iter()));
     }
 
-    /// Tries to bring everything in memory to disk.
+    /// Tries to bring everything in memory to disk, if that could not be written before.
     pub(super) fn try_disk(&mut self) {
+        if self.fault.is_none() {
+            return;
+        }
         let entries = self.ring.entries();
         let delivered = self.ring.delivered();
         let result = if entries.is_empty() { self.probe() } else { self.write(&entries) };
@@ -595,7 +612,7 @@ fn framed(record: &Record) -> Bytes {
         durable: 0,
         rows: record.rows,
         table: record.table,
-        seal: false,
+        kind: Kind::Rows,
     };
     format::seal_frame(&mut bytes, &frame);
     bytes.into()

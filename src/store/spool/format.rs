@@ -26,10 +26,14 @@
 //!   24  8  newest seq that was durable when this record was written: tells a record that was
 //!          acknowledged and is damaged from one that a crash cut off before it was
 //!   32  4  rows                       36  2  table: index in `model::table::TABLES`
-//!   38  2  flags: 1 = seal
+//!   38  2  kind: 0 = rows, 1 = seal, 2 = absent; a reader passes over any other
 //!   40  .  rows as InfluxDB line protocol, text (`QuestDB`'s protocol V1), one line each
 //!
-//! seal = a record with flag 1 and a body of 40 bytes; its seq is the segment's last, and it is
+//! absent = a record of kind 2: numbers that never were acknowledged and are not there, as pairs of
+//! 8 bytes, first and last. A start after a crash writes it, so that later ones do not take the
+//! hole that a torn write left for a loss.
+//!
+//! seal = a record of kind 1 and a body of 40 bytes; its seq is the segment's last, and it is
 //! the end of the file. It lets a start skip the segment without reading it.
 //!    0  8  records     8  8  rows      16  8  bytes of all bodies
 //!   24  8  time of the first record    32  8  time of the last record
@@ -39,10 +43,13 @@
 //!    0  4  magic "PCUR"                4  2  version      6  2  flags: 1 = ended in order
 //!    8  8  count of writes            16  8  every seq up to this one is delivered
 //!   24 16  boot id of the machine     40  8  lowest seq never used
-//!   48 12  0                          60  4  CRC32C of bytes 0..60
+//!   48  8  newest durable seq         56  4  0
+//!   60  4  CRC32C of bytes 0..60
 //! ```
 //!
 //! A reader of version 1 moves segments of a later version aside; a later version must read 1.
+
+use std::ops::RangeInclusive;
 
 use crate::base::time::Timestamp;
 
@@ -60,7 +67,9 @@ pub const SLOT: usize = 64;
 const SEAL_BODY: usize = 40;
 const MAGIC: [u8; 8] = *b"PSCPSPL\n";
 const CURSOR_MAGIC: [u8; 4] = *b"PCUR";
-const FLAG_SEAL: u16 = 1;
+const KIND_ROWS: u16 = 0;
+const KIND_SEAL: u16 = 1;
+const KIND_ABSENT: u16 = 2;
 const FLAG_CLEAN: u16 = 1;
 
 /// Header of a segment.
@@ -89,6 +98,19 @@ pub enum HeaderKind {
     Damaged,
 }
 
+/// What the body of a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Line protocol.
+    Rows,
+    /// The end of a segment.
+    Seal,
+    /// Numbers that are not there.
+    Absent,
+    /// Something that a later version adds.
+    Other,
+}
+
 /// What stands before a record's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
@@ -104,8 +126,8 @@ pub struct Frame {
     pub rows: u32,
     /// Index in `model::table::TABLES`.
     pub table: u16,
-    /// Whether it is the seal.
-    pub seal: bool,
+    /// What the body is.
+    pub kind: Kind,
 }
 
 /// Content of a seal.
@@ -134,6 +156,8 @@ pub struct Slot {
     pub boot: [u8; 16],
     /// Lowest seq never used.
     pub next: u64,
+    /// Newest seq that was durable.
+    pub durable: u64,
     /// Whether the run that wrote it ended in order.
     pub clean: bool,
 }
@@ -221,14 +245,19 @@ pub const fn record_size(length: usize) -> usize {
 /// Writes `frame` over the first 40 bytes of `record`, which holds the body behind them, and fills
 /// up to a multiple of 8.
 pub fn seal_frame(record: &mut Vec<u8>, frame: &Frame) {
-    let flags = if frame.seal { FLAG_SEAL } else { 0 };
+    let kind = match frame.kind {
+        Kind::Rows => KIND_ROWS,
+        Kind::Seal => KIND_SEAL,
+        Kind::Absent => KIND_ABSENT,
+        Kind::Other => u16::MAX,
+    };
     put(record, 0, &frame.length.to_le_bytes());
     put(record, 8, &frame.seq.to_le_bytes());
     put(record, 16, &frame.at.nanos().to_le_bytes());
     put(record, 24, &frame.durable.to_le_bytes());
     put(record, 32, &frame.rows.to_le_bytes());
     put(record, 36, &frame.table.to_le_bytes());
-    put(record, 38, &flags.to_le_bytes());
+    put(record, 38, &kind.to_le_bytes());
     let crc = record_crc(record);
     put(record, 4, &crc.to_le_bytes());
     record.resize(record.len().next_multiple_of(8), 0);
@@ -250,7 +279,12 @@ pub fn unchecked_frame(content: &[u8]) -> Option<Frame> {
         durable: u64_at(frame, 24),
         rows: u32_at(frame, 32),
         table: u16_at(frame, 36),
-        seal: u16_at(frame, 38) == FLAG_SEAL,
+        kind: match u16_at(frame, 38) {
+            KIND_ROWS => Kind::Rows,
+            KIND_SEAL => Kind::Seal,
+            KIND_ABSENT => Kind::Absent,
+            _ => Kind::Other,
+        },
     })
 }
 
@@ -278,7 +312,7 @@ impl Totals {
             durable: last_seq,
             rows: 0,
             table: u16::MAX,
-            seal: true,
+            kind: Kind::Seal,
         };
         seal_frame(&mut record, &frame);
         record
@@ -287,7 +321,7 @@ impl Totals {
 
 /// Reads the seal at the start of `content`: last seq and totals.
 pub fn seal(content: &[u8]) -> Option<(u64, Totals)> {
-    let frame = record(content).filter(|frame| frame.seal && frame.length == 40)?;
+    let frame = record(content).filter(|frame| frame.kind == Kind::Seal && frame.length == 40)?;
     let body = content.get(FRAME..)?;
     let totals = Totals {
         records: u64_at(body, 0),
@@ -297,6 +331,31 @@ pub fn seal(content: &[u8]) -> Option<(u64, Totals)> {
         last: time_at(body, 32),
     };
     Some((frame.seq, totals))
+}
+
+/// Returns the record that tells which numbers are not there.
+pub fn encode_absent(absent: &[RangeInclusive<u64>], last_seq: u64, at: Timestamp) -> Vec<u8> {
+    let mut record = vec![0; FRAME];
+    for range in absent {
+        record.extend_from_slice(&range.start().to_le_bytes());
+        record.extend_from_slice(&range.end().to_le_bytes());
+    }
+    let frame = Frame {
+        length: u32::try_from(record.len().saturating_sub(FRAME)).unwrap_or(u32::MAX),
+        seq: last_seq,
+        at,
+        durable: 0,
+        rows: 0,
+        table: u16::MAX,
+        kind: Kind::Absent,
+    };
+    seal_frame(&mut record, &frame);
+    record
+}
+
+/// Reads the body of such a record.
+pub fn absent(body: &[u8]) -> Vec<RangeInclusive<u64>> {
+    body.chunks_exact(16).map(|pair| u64_at(pair, 0)..=u64_at(pair, 8)).collect()
 }
 
 impl Slot {
@@ -311,6 +370,7 @@ impl Slot {
         put(&mut block, 16, &self.delivered.to_le_bytes());
         put(&mut block, 24, &self.boot);
         put(&mut block, 40, &self.next.to_le_bytes());
+        put(&mut block, 48, &self.durable.to_le_bytes());
         let crc = crc60(&block);
         put(&mut block, 60, &crc.to_le_bytes());
         block
@@ -329,6 +389,7 @@ pub fn slot(content: &[u8]) -> Option<Slot> {
         delivered: u64_at(&block, 16),
         boot: part(&block, 24),
         next: u64_at(&block, 40),
+        durable: u64_at(&block, 48),
         clean: u16_at(&block, 6) & FLAG_CLEAN != 0,
     })
 }
@@ -351,7 +412,8 @@ mod tests {
         let totals = Totals { records: 1, rows: 2, bytes: 3, ..Totals::default() };
         let sealed = totals.encode(9);
         assert_eq!((sealed.len(), seal(&sealed)), (SEAL, Some((9, totals))));
-        let slot_value = Slot { count: 1, delivered: 2, boot: [3; 16], next: 4, clean: true };
+        let slot_value =
+            Slot { count: 1, delivered: 2, boot: [3; 16], next: 4, durable: 5, clean: true };
         let slot_bytes = slot_value.encode();
         assert_eq!(slot(&slot_bytes), Some(slot_value));
         for bit in 0..8 * 64 {
@@ -380,6 +442,14 @@ mod tests {
         put(&mut bytes, 60, &crc.to_le_bytes());
         assert_eq!(header(&bytes), HeaderKind::Newer(2));
         assert_eq!(header(&bytes[..63]), HeaderKind::Damaged);
+    }
+
+    #[test]
+    fn numbers_that_are_absent_read_back() {
+        let record_bytes = encode_absent(&[3..=5, 9..=9], 12, Timestamp::EPOCH);
+        let frame = record(&record_bytes).unwrap();
+        assert_eq!((frame.kind, frame.length, frame.seq), (Kind::Absent, 32, 12));
+        assert_eq!(absent(&record_bytes[FRAME..FRAME + 32]), [3..=5, 9..=9]);
     }
 
     #[test]

@@ -21,4 +21,6 @@ mod crash;
 #[cfg(test)]
 mod flips;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cursor::Cursor;
-use super::disk::{Loss, LossReason, Options, Spool, size};
-use super::format::{self, HEADER, HeaderKind, SEAL};
+use super::disk::{Loss, Options, Spool, size};
+use super::format::{self, HEADER, Header, HeaderKind, SEAL};
 use super::scan::{Known, Scan, scan};
 use super::segment::Segment;
 use crate::base::files::{File, Files, read_all, read_up_to, write_all_at};
@@ -161,7 +161,9 @@ impl Spool {
             Some(HeaderKind::Good(next)) if next.previous_base == found.base => next.previous_end,
             Some(_) | None => 0,
         };
-        let scanned = scan(&content, Known { base: found.base, limit, durable_end });
+        let durable_anywhere = self.cursor.slot().durable.saturating_add(1);
+        let known = Known { base: found.base, limit, durable_end, durable_anywhere };
+        let scanned = scan(&content, known);
         self.take_scanned(found, &content, &scanned, recovery);
     }
 
@@ -173,20 +175,8 @@ impl Spool {
         recovery: &mut Recovery,
     ) {
         let delivered = self.cursor.slot().delivered;
-        let lost: Vec<Loss> = scanned
-            .lost
-            .iter()
-            .filter(|missing| missing.last > delivered)
-            .map(|missing| Loss {
-                reason: LossReason::Damage,
-                table: missing.table,
-                first: missing.first,
-                last: missing.last,
-                rows: missing.rows,
-                from: missing.from,
-                to: missing.to,
-            })
-            .collect();
+        let undelivered = scanned.lost.iter().filter(|missing| missing.last > delivered);
+        let lost: Vec<Loss> = undelivered.map(super::read::damage).collect();
         let is_damaged = !scanned.lost.is_empty();
         if !lost.is_empty() {
             self.damaged(&found.path, content, lost);
@@ -206,13 +196,31 @@ impl Spool {
         scanned.records.iter().for_each(|record| segment.add(record));
         segment.finish();
         // A damaged segment stays as it is: that is how the next start knows the damage again.
-        if !is_damaged && !scanned.sealed && matches!(found.header, HeaderKind::Good(_)) {
-            match cut_and_seal(found.file.as_ref(), &segment, scanned.end) {
+        if !is_damaged {
+            match self.repair(found, &segment, scanned) {
                 Ok(bytes) => segment.disk_bytes = bytes,
                 Err(error) => self.note(&error),
             }
         }
         self.segments.push_back(segment);
+    }
+
+    /// Brings a segment that a crash left open into the form of a complete one: header, no torn
+    /// tail, seal. Only a help for later starts. Returns its size.
+    fn repair(&self, found: &Found, segment: &Segment, scanned: &Scan) -> io::Result<u64> {
+        let file = found.file.as_ref();
+        if found.header == HeaderKind::Damaged {
+            let header = Header {
+                base: segment.base,
+                previous_base: 0,
+                previous_end: 0,
+                instance: self.options.instance,
+                created: segment.totals.first,
+            };
+            write_all_at(file, &header.encode(), 0)?;
+            file.sync()?;
+        }
+        if scanned.sealed { Ok(found.bytes) } else { cut_and_seal(file, segment, scanned) }
     }
 
     /// Marks everything up to `delivered` as delivered.
@@ -222,15 +230,18 @@ impl Spool {
             if segment.end <= delivered.saturating_add(1) {
                 segment.deliver_all();
             } else if segment.base <= delivered {
-                let content = self.content(index);
-                let records = match &content {
-                    Ok((content, known)) => scan(content, *known).records,
-                    // Nothing is known about its records: all of them are sent again.
-                    Err(_) => Vec::new(),
-                };
+                // If it cannot be read nothing is known of its records: all are sent again.
+                let Ok((content, known)) = self.content(index) else { return };
+                let found = scan(&content, known);
                 let Some(segment) = self.segments.get_mut(index) else { return };
-                for record in records.iter().take_while(|record| record.seq <= delivered) {
+                for record in found.records.iter().take_while(|record| record.seq <= delivered) {
                     segment.deliver(record.seq, u64::from(record.rows), record.bytes());
+                }
+                // A record that is damaged after it was delivered is no loss.
+                for missing in &found.lost {
+                    let rows = missing.rows_each();
+                    let behind = missing.first..=missing.last.min(delivered);
+                    behind.for_each(|seq| segment.deliver(seq, rows, 0));
                 }
             }
         }
@@ -253,12 +264,18 @@ fn seal_of(found: &Found) -> Option<(u64, format::Totals)> {
     }
 }
 
-/// Cuts what follows the last intact record off and writes the seal in its place.
-fn cut_and_seal(file: &dyn File, segment: &Segment, end: usize) -> io::Result<u64> {
-    let seal = segment.totals.encode(segment.end.saturating_sub(1));
-    let end = size(end);
+/// Cuts what follows the last intact record off, writes down which numbers a torn write left out,
+/// and puts the seal behind.
+fn cut_and_seal(file: &dyn File, segment: &Segment, scanned: &Scan) -> io::Result<u64> {
+    let last = segment.end.saturating_sub(1);
+    let mut tail = Vec::new();
+    if !scanned.torn_out.is_empty() {
+        tail = format::encode_absent(&scanned.torn_out, last, segment.totals.last);
+    }
+    tail.extend_from_slice(&segment.totals.encode(last));
+    let end = size(scanned.end);
     file.set_len(end)?;
-    write_all_at(file, &seal, end)?;
+    write_all_at(file, &tail, end)?;
     file.sync()?;
-    Ok(end.saturating_add(size(seal.len())))
+    Ok(end.saturating_add(size(tail.len())))
 }

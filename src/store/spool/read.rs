@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::disk::{Loss, LossReason, Spool, size};
-use super::scan::{Known, Record, scan};
+use super::scan::{Known, Missing, Record, scan};
 use crate::base::files::{File, Files, read_all, read_up_to, write_all_at};
 
 /// Largest size of a segment that is read, bytes: a record is limited to far less.
@@ -78,10 +78,7 @@ impl Spool {
             if !records.is_empty() {
                 return Chunk { records, next: Some(end) };
             }
-            // Nothing of it exists any longer; what was lost with it is counted above.
-            if let Some(segment) = self.segments.get_mut(index) {
-                (from.max(segment.base)..end).for_each(|seq| segment.deliver(seq, 0, 0));
-            }
+            // Nothing of it is left, and now it is known: the next round passes it over.
         }
     }
 
@@ -117,7 +114,8 @@ impl Spool {
         let is_active = index.saturating_add(1) == self.segments.len();
         let active = self.active.as_ref().filter(|_| is_active);
         let limit = self.segments.get(index.saturating_add(1)).map(|next| next.base);
-        let known = Known { base: segment.base, limit, durable_end: segment.end };
+        let known =
+            Known { base: segment.base, limit, durable_end: segment.end, durable_anywhere: 0 };
         let content = match active {
             Some(active) => {
                 let mut content = vec![0; usize::try_from(active.durable).unwrap_or(usize::MAX)];
@@ -135,25 +133,19 @@ impl Spool {
     pub(super) fn examine(&mut self, index: usize, content: &Bytes, known: Known) -> Vec<Record> {
         let found = scan(content, known);
         let Some(segment) = self.segments.get_mut(index) else { return Vec::new() };
-        let lost: Vec<Loss> = found
-            .lost
-            .iter()
-            .filter(|missing| (missing.first..=missing.last).any(|seq| segment.is_due(seq)))
-            .map(|missing| Loss {
-                reason: LossReason::Damage,
-                table: missing.table,
-                first: missing.first,
-                last: missing.last,
-                rows: missing.rows,
-                from: missing.from,
-                to: missing.to,
-            })
-            .collect();
-        for loss in &lost {
-            let records = loss.last.saturating_sub(loss.first).saturating_add(1);
-            let rows = loss.rows.div_ceil(records);
-            (loss.first..=loss.last).for_each(|seq| segment.deliver(seq, rows, 0));
+        let is_due =
+            |missing: &&Missing| (missing.first..=missing.last).any(|seq| segment.is_due(seq));
+        let missing: Vec<&Missing> = found.lost.iter().filter(is_due).collect();
+        // What is damaged after it was delivered is no loss, even if it was to be sent again.
+        let is_pending =
+            |missing: &Missing| (missing.first..=missing.last).any(|s| !segment.is_delivered(s));
+        let pending = missing.iter().filter(|missing| is_pending(missing));
+        let lost: Vec<Loss> = pending.map(|missing| damage(missing)).collect();
+        for missing in missing {
+            let rows = missing.rows_each();
+            (missing.first..=missing.last).for_each(|seq| segment.deliver(seq, rows, 0));
         }
+        segment.settle_absent(&found.records);
         if !lost.is_empty() {
             let path = segment.path.clone();
             self.damaged(&path, content, lost);
@@ -215,6 +207,19 @@ impl Spool {
         if let Err(error) = moved {
             self.note(&error);
         }
+    }
+}
+
+/// Returns the loss that `missing` is.
+pub(super) const fn damage(missing: &Missing) -> Loss {
+    Loss {
+        reason: LossReason::Damage,
+        table: missing.table,
+        first: missing.first,
+        last: missing.last,
+        rows: missing.rows,
+        from: missing.from,
+        to: missing.to,
     }
 }
 

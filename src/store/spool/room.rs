@@ -66,6 +66,7 @@ impl Spool {
         if self.fault.as_ref().is_some_and(|fault| fault.retry_at <= now) {
             self.try_disk();
         }
+        self.save_active();
         self.low_space = match self.files.free_bytes(&self.folder) {
             Ok(free) => Some(free).filter(|free| *free < self.options.min_free),
             Err(_) => None,
@@ -91,11 +92,13 @@ impl Spool {
             delivered: lowest.saturating_sub(1),
             boot: self.options.boot,
             next: self.next_seq,
+            durable: self.durable_seq,
             clean,
         };
         // The numbers that are in use alone are no reason to write.
         let on_disk = self.cursor.slot();
-        if !clean && (Slot { count: 0, next: slot.next, ..on_disk }) == slot {
+        let Slot { next, durable, .. } = slot;
+        if !clean && (Slot { count: 0, next, durable, ..on_disk }) == slot {
             return Ok(());
         }
         let written = self.cursor.write(self.files.as_ref(), slot);
@@ -227,6 +230,7 @@ impl Spool {
         if self.fault.is_some() {
             self.try_disk();
         }
+        self.save_active();
         if let Some(active) = &self.active
             && active.durable == super::disk::size(super::format::HEADER)
         {

@@ -1,8 +1,10 @@
 //! Finding the intact records in the bytes of a segment, whatever happened to them. Pure.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
-use super::format::{self, Frame, HEADER, HeaderKind, Totals};
+use super::format::{self, Frame, HEADER, HeaderKind, Kind, Totals};
 use crate::base::time::Timestamp;
 
 /// A record: rows of one table as line protocol, one line each.
@@ -44,6 +46,13 @@ pub struct Missing {
     pub to: Timestamp,
 }
 
+impl Missing {
+    /// Returns how many rows that is for each record.
+    pub const fn rows_each(&self) -> u64 {
+        self.rows.div_ceil(self.last.saturating_sub(self.first).saturating_add(1))
+    }
+}
+
 /// What a segment holds.
 #[derive(Debug)]
 pub struct Scan {
@@ -53,6 +62,9 @@ pub struct Scan {
     pub records: Vec<Record>,
     /// Acknowledged records that are gone.
     pub lost: Vec<Missing>,
+    /// Numbers that are missing without ever having been acknowledged, as far as that is not
+    /// written down in the segment already.
+    pub torn_out: Vec<RangeInclusive<u64>>,
     /// Whether the seal was found.
     pub sealed: bool,
     /// Offset behind the last intact record.
@@ -68,8 +80,10 @@ pub struct Known {
     pub base: u64,
     /// Seqs from here on are in the next segment; `None`: there is none.
     pub limit: Option<u64>,
-    /// Seqs below this one were durable, as the next segment or the cursor says.
+    /// Seqs below this one were durable and in this segment, as the next one says.
     pub durable_end: u64,
+    /// Seqs below this one were durable, here or elsewhere, as the cursor says.
+    pub durable_anywhere: u64,
 }
 
 /// Finds everything in `content`.
@@ -80,42 +94,62 @@ pub fn scan(content: &Bytes, known: Known) -> Scan {
         HeaderKind::Newer(_) | HeaderKind::Damaged => known.base,
     };
     let limit = known.limit.unwrap_or(u64::MAX);
-    let mut scan =
-        Scan { header, records: Vec::new(), lost: Vec::new(), sealed: false, end: HEADER, torn: 0 };
+    let mut scan = Scan {
+        header,
+        records: Vec::new(),
+        lost: Vec::new(),
+        torn_out: Vec::new(),
+        sealed: false,
+        end: HEADER,
+        torn: 0,
+    };
     let mut durable_end = known.durable_end;
     let mut next = base;
     let mut gaps: Vec<Missing> = Vec::new();
+    let mut absent = Vec::new();
     let mut sealed_totals = None;
     let mut offset = HEADER;
     while let Some((at, frame)) = find(content, offset) {
         let length = usize::try_from(frame.length).unwrap_or(usize::MAX);
         let after = at.saturating_add(format::record_size(length));
-        if frame.seal {
-            if let Some((last, totals)) = format::seal(content.get(at..).unwrap_or_default()) {
-                sealed_totals = Some((last, totals));
-                durable_end = durable_end.max(last.saturating_add(1));
-                scan.sealed = true;
+        let body = content.get(at.saturating_add(format::FRAME)..after).unwrap_or_default();
+        match frame.kind {
+            Kind::Seal => {
+                sealed_totals = format::seal(content.get(at..).unwrap_or_default());
+                scan.sealed = sealed_totals.is_some();
                 scan.end = after;
-                break;
             }
-        } else if frame.seq >= next && frame.seq < limit {
-            if frame.seq > next {
-                let before = scan.records.last();
-                gaps.push(missing(content, offset, at, next, &frame, before));
+            Kind::Absent => {
+                absent.extend(format::absent(body));
+                scan.end = after;
             }
-            durable_end = durable_end.max(frame.durable.saturating_add(1));
-            next = frame.seq.saturating_add(1);
-            let start = at.saturating_add(format::FRAME);
-            scan.records.push(Record {
-                seq: frame.seq,
-                at: frame.at,
-                table: frame.table,
-                rows: frame.rows,
-                body: content.slice(start..start.saturating_add(length)),
-            });
-            scan.end = after;
+            Kind::Rows if frame.seq >= next && frame.seq < limit => {
+                if frame.seq > next {
+                    let before = scan.records.last();
+                    gaps.push(missing(content, offset, at, next, &frame, before));
+                }
+                durable_end = durable_end.max(frame.durable.saturating_add(1));
+                next = frame.seq.saturating_add(1);
+                let start = at.saturating_add(format::FRAME);
+                scan.records.push(Record {
+                    seq: frame.seq,
+                    at: frame.at,
+                    table: frame.table,
+                    rows: frame.rows,
+                    body: content.slice(start..start.saturating_add(length)),
+                });
+                scan.end = after;
+            }
+            // Twice, or of a later version.
+            Kind::Rows | Kind::Other => {}
+        }
+        if scan.sealed {
+            break;
         }
         offset = after;
+    }
+    if let Some((last, _)) = sealed_totals {
+        durable_end = durable_end.max(last.saturating_add(1));
     }
     if let Some((last, totals)) = sealed_totals.filter(|(last, _)| *last >= next && *last < limit) {
         gaps.push(at_end(&scan.records, next, last, totals));
@@ -124,12 +158,20 @@ pub fn scan(content: &Bytes, known: Known) -> Scan {
         let last = durable_end.min(limit).saturating_sub(1);
         gaps.push(at_end(&scan.records, next, last, Totals::default()));
     }
+    durable_end = durable_end.max(known.durable_anywhere);
+    gaps.retain(|gap| !absent.contains(&(gap.first..=gap.last)));
     if let (Some((_, totals)), [gap]) = (sealed_totals, gaps.as_mut_slice()) {
         // One hole in a segment whose totals are known: what is missing is the difference.
         let found: u64 = scan.records.iter().map(|record| u64::from(record.rows)).sum();
         gap.rows = totals.rows.saturating_sub(found).max(1);
     }
-    scan.lost = gaps.into_iter().filter_map(|gap| acknowledged(gap, durable_end)).collect();
+    for gap in gaps {
+        let first_torn = gap.first.max(durable_end);
+        if first_torn <= gap.last {
+            scan.torn_out.push(first_torn..=gap.last);
+        }
+        scan.lost.extend(acknowledged(gap, durable_end));
+    }
     let rest = content.get(scan.end..).unwrap_or_default();
     scan.torn = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
     scan
@@ -166,16 +208,19 @@ fn missing(
     let ruin = content
         .get(offset..)
         .and_then(format::unchecked_frame)
-        .filter(|frame| frame.seq == next && next == last && !frame.seal)
+        .filter(|frame| frame.seq == next && next == last && frame.kind == Kind::Rows)
         .filter(|frame| {
             usize::try_from(frame.length)
                 .is_ok_and(|length| offset.checked_add(format::record_size(length)) == Some(at))
         });
+    // Its number of rows may be what is damaged: the lines are counted.
+    let ruined = content.get(offset.saturating_add(format::FRAME)..at).unwrap_or_default();
+    let lines = ruined.iter().filter(|byte| **byte == b'\n').count();
+    let records = last.saturating_sub(next).saturating_add(1);
     Missing {
         first: next,
         last,
-        rows: ruin
-            .map_or_else(|| last.saturating_sub(next).saturating_add(1), |f| u64::from(f.rows)),
+        rows: ruin.map_or(records, |_| u64::try_from(lines).unwrap_or(u64::MAX).max(1)),
         table: ruin.map(|frame| frame.table),
         from: before.map_or(after.at, |record| record.at),
         to: after.at,
@@ -228,7 +273,7 @@ mod tests {
                 durable: *durable,
                 rows: 3,
                 table: 2,
-                seal: false,
+                kind: Kind::Rows,
             };
             seal_frame(&mut record, &frame);
             content.extend_from_slice(&record);
@@ -243,7 +288,7 @@ mod tests {
         content
     }
 
-    const BODIES: [&str; 3] = ["a x=1i 1\n", "b x=1i 2\n", "c x=1i 3\n"];
+    const BODIES: [&str; 3] = ["a 1\na 2\n\n", "b 1\nb 2\n\n", "c 1\nc 2\n\n"];
 
     #[test]
     fn an_intact_segment_reads_back() {
@@ -284,7 +329,7 @@ mod tests {
         let cut = scan(&content.clone().into(), Known::default());
         assert_eq!((cut.records.len(), cut.lost.len()), (2, 0));
         assert!(cut.torn > 0);
-        let known = Known { durable_end: 8, limit: Some(8), base: 5 };
+        let known = Known { durable_end: 8, limit: Some(8), base: 5, durable_anywhere: 0 };
         assert_eq!(scan(&content.into(), known).lost[0].first, 7);
     }
 }

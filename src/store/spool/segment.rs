@@ -169,6 +169,16 @@ impl Segment {
         }
     }
 
+    /// Marks what is not among all that is left, `records`, as delivered: it can never be sent.
+    pub fn settle_absent(&mut self, records: &[Record]) {
+        let mut next = self.base;
+        for record in records {
+            (next..record.seq).for_each(|seq| self.deliver(seq, 0, 0));
+            next = record.seq.saturating_add(1);
+        }
+        (next..self.end).for_each(|seq| self.deliver(seq, 0, 0));
+    }
+
     /// Marks everything as delivered.
     pub fn deliver_all(&mut self) {
         self.due = Bits::default();
