@@ -402,3 +402,28 @@ fn a_folder_that_cannot_be_made_is_no_reason_not_to_start() {
     assert_eq!(spool.append(drafts(3..4)).1, Outcome::Durable);
     assert_eq!(bodies(&due(&mut spool)), expected(0..4));
 }
+
+/// Copies the sample of format version 1 and opens it: it must load for ever.
+#[test]
+fn the_sample_of_version_1_loads() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/spool-v1");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&sample).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let files = Arc::new(crate::base::files::real::RealFiles);
+    let (mut spool, recovery) = Spool::open(files, folder.path(), options());
+    // Records 1 to 25 are delivered, 26 to 60 are not, a torn one follows.
+    let records = due(&mut spool);
+    assert_eq!(
+        records.iter().map(|record| record.seq).collect::<Vec<_>>(),
+        (26..=60).collect::<Vec<_>>()
+    );
+    assert_eq!(bodies(&records), expected(25..60));
+    assert!(records.iter().all(|record| record.table == 0 && record.rows == 1));
+    assert_eq!((recovery.segments, recovery.newer, recovery.unclean), (2, 0, true));
+    assert!(recovery.torn_bytes > 0);
+    assert!(spool.take_losses().is_empty());
+    assert_eq!(spool.append(drafts(60..61)).0[0].seq, 61);
+}
