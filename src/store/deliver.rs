@@ -268,7 +268,7 @@ impl Lane<'_> {
                 let _nothing = delivery.flight.end(records, true);
                 return Decided::Changed;
             }
-            self.renew_connections();
+            self.renew_connections().await;
             let body = body.clone();
             let verdict = post::post(&self.client, &target, body, delivery.timeout).await;
             let lost = delivery.flight.end(records, verdict == Verdict::Written);
@@ -332,17 +332,19 @@ impl Lane<'_> {
     ///
     /// `QuestDB` keeps a table open for a connection that has written to it, also when the table is
     /// dropped and made again: the next request there is answered 204 and its rows are nowhere.
-    fn renew_connections(&mut self) {
+    async fn renew_connections(&mut self) {
         let replays = self.delivery.mailbox.replays();
         if replays == self.replays {
             return;
         }
-        match Client::new() {
-            Ok(client) => {
+        // It reads the system's certificates.
+        match tokio::task::spawn_blocking(Client::new).await {
+            Ok(Ok(client)) => {
                 self.client = client;
                 self.replays = replays;
             }
-            Err(error) => tracing::warn!(%error, "new connections for writing"),
+            Ok(Err(error)) => tracing::warn!(%error, "no new connections to questdb"),
+            Err(error) => tracing::warn!(%error, "no new connections to questdb"),
         }
     }
 

@@ -202,7 +202,9 @@ pub async fn ensure(
     }
     for statement in &plan.statements {
         target.exec(client, statement).await?;
-        tracing::info!(table = table.name, %statement, "table changed");
+        // Its first line says what happened; the rest is the declaration.
+        let done = statement.lines().next().unwrap_or_default();
+        tracing::info!(table = table.name, statement = done, "table changed");
     }
     if plan.statements.is_empty() {
         return Ok(Outcome::Sound);
