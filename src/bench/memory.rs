@@ -90,7 +90,7 @@ async fn periscope(
         format!("--set=questdb.http=\"http://{away}\""),
         format!("--set=questdb.pg=\"{away}\""),
         "--set=grafana.mode=\"off\"".to_owned(),
-        format!("--set=spool.max_bytes={}", 4 * BACKLOG),
+        format!("--set=spool.max_bytes={}B", 4 * BACKLOG),
     ];
     for (index, url) in urls.iter().enumerate() {
         settings.push(format!("--set=daemon[{index}].name=\"daemon-{index}\""));
