@@ -20,7 +20,6 @@ enum Step {
     /// The next so many file operations fail.
     Break(usize, Fault),
     Heal,
-    RemoveFolder,
     /// Power is lost; the bits decide what of the unsynced survives.
     Crash(u64),
     /// Ended in order and started again.
@@ -40,7 +39,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::TryDisk),
         2 => (1..25_usize, fault).prop_map(|(turns, fault)| Step::Break(turns, fault)),
         1 => Just(Step::Heal),
-        1 => Just(Step::RemoveFolder),
         2 => any::<u64>().prop_map(Step::Crash),
         1 => Just(Step::Restart),
         1 => any::<u64>().prop_map(Step::Flip),
@@ -70,7 +68,6 @@ struct Model {
     /// Alive ones that are gone, as counted.
     gone: u64,
     flipped: bool,
-    folder_removed: bool,
 }
 
 impl Model {
@@ -90,7 +87,6 @@ impl Model {
             counted: 0,
             gone: 0,
             flipped: false,
-            folder_removed: false,
         }
     }
 
@@ -127,18 +123,9 @@ impl Model {
                 self.files.fail(next..next + turns, *fault);
             }
             Step::Heal => self.files.heal(),
-            // One disaster at a time: a record that is damaged and then deleted counts twice.
-            Step::RemoveFolder if self.flipped => {}
-            Step::RemoveFolder => {
-                self.files.remove_folder(Path::new(FOLDER));
-                self.folder_removed = true;
-                // A crash before it is noticed, or before it can be mended, takes what was there.
-                self.files.heal();
-                self.spool.tidy();
-            }
             Step::Crash(bits) => self.crash(*bits),
             Step::Restart => self.restart(None),
-            Step::Flip(place) if !self.flipped && !self.folder_removed => {
+            Step::Flip(place) if !self.flipped => {
                 self.flipped = true;
                 self.restart(Some(*place));
             }
@@ -235,22 +222,16 @@ impl Model {
         let counted = self.gone..=self.gone + forgotten;
         assert!(counted.contains(&self.counted), "{} {counted:?} {losses:?}", self.counted);
         let damage = losses.iter().any(|loss| loss.reason == LossReason::Damage);
-        assert!(!damage || self.flipped || self.folder_removed, "{losses:?}");
+        assert!(!damage || self.flipped, "{losses:?}");
         if self.spool.figures().ring_rows == 0 {
             // Whatever was in memory only is on disk now.
             self.acknowledged.extend(self.alive.iter().copied());
         }
         self.acknowledged.retain(settled);
         let pending = self.spool.figures().pending_rows;
-        if self.folder_removed {
-            // What is saved out of a deleted file may be sent once more.
-            assert!(pending <= u64::try_from(due.len()).unwrap());
-            self.forgotten.extend(due.intersection(&self.delivered));
-        } else {
-            // What the ring gave up may still stand in a file, and is sent with a replay.
-            let expected = self.alive.intersection(&due).filter(|n| !self.known.contains(n));
-            assert_eq!(pending, u64::try_from(expected.count()).unwrap());
-        }
+        // What the ring gave up may still stand in a file, and is sent with a replay.
+        let expected = self.alive.intersection(&due).filter(|n| !self.known.contains(n));
+        assert_eq!(pending, u64::try_from(expected.count()).unwrap());
     }
 }
 
