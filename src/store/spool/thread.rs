@@ -222,7 +222,7 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
     let _end = End(mailbox);
     let mut health = SpoolHealth::default();
     let mut tidied = Instant::now();
-    let mut was_idle = false;
+    let mut seen = None;
     loop {
         let work = mailbox.take(TIDY.saturating_sub(tidied.elapsed()));
         let close = work.close;
@@ -231,7 +231,7 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
             spool.set_in_memory_from(around.feed.in_memory_from());
             spool.tidy();
             tidied = Instant::now();
-            was_idle = look_for_forgotten(&spool, was_idle, around);
+            seen = look_for_forgotten(&spool, seen, around);
         }
         if close && mailbox.lock().appends.is_empty() {
             break;
@@ -242,18 +242,16 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
     health.publish(&mut spool, around);
 }
 
-/// Sends what is due although nothing is on its way, should that ever happen; seen twice, because
-/// an acknowledgement may be on its way. Returns whether nothing is on its way.
-fn look_for_forgotten(spool: &Spool, was_idle: bool, around: &Surroundings) -> bool {
-    let is_idle = around.feed.is_idle();
-    if was_idle
-        && is_idle
-        && let Some((from, bytes)) = spool.due()
-    {
+/// Sends what is due although nothing is on its way, should that ever happen. It has to be the same
+/// seq as at the look before, `seen`, because an acknowledgement may be on its way. Returns the seq
+/// for the next look.
+fn look_for_forgotten(spool: &Spool, seen: Option<u64>, around: &Surroundings) -> Option<u64> {
+    let (from, bytes) = spool.due().filter(|_| around.feed.is_idle())?;
+    if seen == Some(from) {
         tracing::warn!(from, bytes, "records were waiting unnoticed");
         around.feed.reopen_backlog(from, spool.next_seq(), bytes);
     }
-    is_idle
+    Some(from)
 }
 
 /// Does all that is asked at once.
