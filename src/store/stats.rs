@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::spool::disk::Loss;
 use super::spool::room::Figures;
@@ -12,6 +13,9 @@ use crate::model::report;
 /// Daemons whose newest durable sample is remembered; the oldest go beyond that.
 const DAEMON_LIMIT: usize = 10_000;
 
+/// How long losses are told.
+const LATELY: Duration = Duration::from_secs(600);
+
 #[derive(Debug, Default)]
 struct State {
     spool: report::Spool,
@@ -19,6 +23,15 @@ struct State {
     writer: report::Writer,
     durable: BTreeMap<String, Timestamp>,
     losses: Vec<Loss>,
+    lately: Option<Lately>,
+}
+
+/// Losses of the last while.
+#[derive(Debug, Clone, Copy)]
+struct Lately {
+    last: Instant,
+    rows: u64,
+    reason: &'static str,
 }
 
 impl State {
@@ -115,6 +128,15 @@ impl Stats {
         };
     }
 
+    /// Returns how many rows were lost and why, until ten minutes after the last of them.
+    pub fn lost_lately(&self) -> Option<(u64, &'static str)> {
+        let mut state = self.lock();
+        if state.lately.is_some_and(|lately| lately.last.elapsed() > LATELY) {
+            state.lately = None;
+        }
+        state.lately.map(|lately| (lately.rows, lately.reason))
+    }
+
     /// Counts `losses`; [`Self::take_losses`] returns them for `sample_gaps`.
     pub fn lost(&self, losses: Vec<Loss>, metrics: &Metrics) {
         let mut state = self.lock();
@@ -122,6 +144,12 @@ impl Stats {
             let reason = Reason { reason: loss.reason.name() };
             metrics.spool_lost_rows.get_or_create(&reason).inc_by(loss.rows);
             state.spool.lost_rows = state.spool.lost_rows.saturating_add(loss.rows);
+            let before = state.lately.map_or(0, |lately| lately.rows);
+            state.lately = Some(Lately {
+                last: Instant::now(),
+                rows: before.saturating_add(loss.rows),
+                reason: loss.reason.name(),
+            });
             state.tell(loss);
         }
     }
@@ -159,6 +187,7 @@ mod tests {
         let taken = stats.take_losses();
         assert_eq!((taken.len(), taken[0].first, taken[0].last, taken[0].rows), (2, 3, 9, 11));
         assert_eq!(stats.spool().lost_rows, 13);
+        assert_eq!(stats.lost_lately(), Some((13, "cap")));
         assert!(
             metrics
                 .render()

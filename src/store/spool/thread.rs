@@ -24,8 +24,6 @@ use crate::store::stats::Stats;
 const TIDY: Duration = Duration::from_secs(1);
 /// Drafts that may wait for the disk, bytes; beyond that the intake waits.
 const WAITING_BYTES: usize = 8 << 20;
-/// How long a loss stays in the spool's health.
-const LOSS_SHOWN: Duration = Duration::from_secs(600);
 
 /// Rows to be made durable.
 #[derive(Debug, Default)]
@@ -220,7 +218,6 @@ pub struct Surroundings {
 /// Runs until [`Mailbox::close`].
 pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
     let _end = End(mailbox);
-    let mut health = SpoolHealth::default();
     let mut tidied = Instant::now();
     let mut seen = None;
     loop {
@@ -236,10 +233,10 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
         if close && mailbox.lock().appends.is_empty() {
             break;
         }
-        health.publish(&mut spool, around);
+        publish(&mut spool, around);
     }
     spool.close();
-    health.publish(&mut spool, around);
+    publish(&mut spool, around);
 }
 
 /// Sends what is due although nothing is on its way, should that ever happen. It has to be the same
@@ -307,55 +304,36 @@ fn append(spool: &mut Spool, appends: Vec<Append>, around: &Surroundings) {
     }
 }
 
-/// Makes health out of figures and of what happened lately.
-#[derive(Debug, Default)]
-struct SpoolHealth {
-    lost: Option<(Instant, u64, &'static str)>,
+/// Tells others how the spool is.
+fn publish(spool: &mut Spool, around: &Surroundings) {
+    for fault in spool.take_faults() {
+        around.metrics.spool_faults.get_or_create(&Reason { reason: fault }).inc();
+    }
+    around.stats.lost(spool.take_losses(), &around.metrics);
+    around.stats.tell_again(spool.take_retold());
+    let figures = spool.figures();
+    around.stats.publish(&figures, &around.metrics, around.clock.now());
+    around.board.set(Part::Spool, health(&figures, around.stats.lost_lately()));
 }
 
-impl SpoolHealth {
-    fn publish(&mut self, spool: &mut Spool, around: &Surroundings) {
-        for fault in spool.take_faults() {
-            around.metrics.spool_faults.get_or_create(&Reason { reason: fault }).inc();
-        }
-        let losses = spool.take_losses();
-        if let Some(last) = losses.last() {
-            let rows: u64 = losses.iter().map(|loss| loss.rows).sum();
-            let before = self.lost.map_or(0, |(_, rows, _)| rows);
-            self.lost = Some((Instant::now(), before.saturating_add(rows), last.reason.name()));
-            around.stats.lost(losses, &around.metrics);
-        }
-        around.stats.tell_again(spool.take_retold());
-        if self.lost.is_some_and(|(at, ..)| at.elapsed() > LOSS_SHOWN) {
-            self.lost = None;
-        }
-        let figures = spool.figures();
-        around.stats.publish(&figures, &around.metrics, around.clock.now());
-        around.board.set(Part::Spool, self.health(&figures));
+/// Makes health out of figures and of what was lost lately, in the queue before the spool too.
+fn health(figures: &Figures, lost: Option<(u64, &str)>) -> Health {
+    let mut reasons = Vec::new();
+    if let Some(fault) = &figures.fault {
+        reasons.push(format!("{fault}; rows are held in memory only until it can be written"));
     }
-
-    fn health(&self, figures: &Figures) -> Health {
-        let mut reasons = Vec::new();
-        if let Some(fault) = &figures.fault {
-            reasons.push(format!("{fault}; rows are held in memory only until it can be written"));
-        }
-        if let Some((_, rows, reason)) = self.lost {
-            reasons.push(format!("{rows} rows lost within the last 10 minutes ({reason})"));
-        }
-        if figures.low_space.is_some() {
-            // Without the figure: the text changes only when the state does.
-            reasons.push(
-                "less space is free than [spool] min_free; the spool does not grow beyond 64 MiB: \
-                 free some space or lower min_free"
-                    .to_owned(),
-            );
-        }
-        if reasons.is_empty() {
-            Health::Ok
-        } else {
-            Health::Degraded { reason: reasons.join("; ") }
-        }
+    if let Some((rows, reason)) = lost {
+        reasons.push(format!("{rows} rows lost within the last 10 minutes ({reason})"));
     }
+    if figures.low_space.is_some() {
+        // Without the figure: the text changes only when the state does.
+        reasons.push(
+            "less space is free than [spool] min_free; the spool does not grow beyond 64 MiB: \
+             free some space or lower min_free"
+                .to_owned(),
+        );
+    }
+    if reasons.is_empty() { Health::Ok } else { Health::Degraded { reason: reasons.join("; ") } }
 }
 
 #[cfg(test)]
@@ -364,6 +342,15 @@ mod tests {
 
     /// Rows that a table took just before it was dropped were lost: the answer came after the replay
     /// that was to send them again, and counted.
+    #[test]
+    fn losses_are_told_wherever_they_happened() {
+        assert_eq!(health(&Figures::default(), None), Health::Ok);
+        let told = health(&Figures::default(), Some((7, "queue_full")));
+        assert!(
+            matches!(told, Health::Degraded { reason } if reason.contains("7 rows lost") && reason.contains("queue_full"))
+        );
+    }
+
     #[tokio::test]
     async fn an_answer_that_was_on_its_way_during_a_replay_does_not_count() {
         let mailbox = Mailbox::default();
