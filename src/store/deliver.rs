@@ -215,12 +215,20 @@ impl Lane<'_> {
             return;
         };
         let replays = self.delivery.mailbox.replays();
-        let mut bodies = VecDeque::from([post::joined(&records)]);
+        let whole = post::joined(&records);
+        let mut bodies = VecDeque::from([whole.clone()]);
         // Refused once by a table that was found sound after that.
         let mut suspect = Bytes::new();
         while let Some(body) = bodies.pop_front() {
             match self.send(&mut records, &body).await {
-                Decided::Written => self.written(table.name, &body),
+                // Lines are only counted when some were taken out.
+                Decided::Written if body.len() == whole.len() => {
+                    self.written(table.name, records.iter().map(|r| u64::from(r.rows)).sum());
+                }
+                Decided::Written => {
+                    let rows = u64::try_from(post::lines(&body)).unwrap_or(u64::MAX);
+                    self.written(table.name, rows);
+                }
                 Decided::Changed if records.is_empty() => return,
                 Decided::Changed => bodies = VecDeque::from([post::joined(&records)]),
                 Decided::TooLarge => match post::halves(&body) {
@@ -398,8 +406,7 @@ impl Lane<'_> {
         self.delivery.conditions.set(self.source, None);
     }
 
-    fn written(&self, table: &'static str, body: &Bytes) {
-        let rows = u64::try_from(post::lines(body)).unwrap_or(u64::MAX);
+    fn written(&self, table: &'static str, rows: u64) {
         self.delivery.metrics.rows_written.get_or_create(&Table { table }).inc_by(rows);
         self.delivery.stats.written(rows, self.delivery.clock.now());
     }

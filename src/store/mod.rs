@@ -26,5 +26,6 @@ pub mod tables;
 pub mod task;
 pub mod text;
 pub mod validate;
+mod values;
 pub mod verdict;
 pub mod wal;

@@ -3,12 +3,12 @@
 //! Rows whose time cannot be right are refused. Everything else is repaired and counted: no single
 //! bad value costs a row, and no row costs the others.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::encode::table_id;
 use super::text;
+use super::values::{OTHER_ID, SeriesMap, Values, mix};
 use crate::base::time::Timestamp;
 use crate::model::row::{Row, Value};
 use crate::model::table::{Kind, TABLES, Table};
@@ -104,53 +104,12 @@ pub enum Origin {
     Pushed,
 }
 
-/// The values that a SYMBOL column has had today.
-#[derive(Debug, Default)]
-struct Values {
-    ids: HashMap<Arc<str>, u64>,
-    /// Values seen last, by their address: most rows share their texts.
-    recent: [Option<(Arc<str>, u64)>; 16],
-    is_over: bool,
-}
-
-/// Id of [`OTHER`]; 0 is null.
-const OTHER_ID: u64 = 1;
-
-impl Values {
-    fn slot(text: &Arc<str>) -> usize {
-        (text.as_ptr().addr() >> 4) % 16
-    }
-
-    /// Returns the id of `text` if it was seen at this very address.
-    fn recent(&self, text: &Arc<str>) -> Option<u64> {
-        let (known, id) = self.recent.get(Self::slot(text))?.as_ref()?;
-        Arc::ptr_eq(known, text).then_some(*id)
-    }
-
-    /// Returns the id of `text`, a new one if there is room.
-    fn id(&mut self, text: &Arc<str>) -> Option<u64> {
-        let id = match self.ids.get(text) {
-            Some(id) => *id,
-            None if self.ids.len() >= DISTINCT_LIMIT => return None,
-            None => {
-                let id = u64::try_from(self.ids.len()).ok()?.saturating_add(2);
-                self.ids.insert(Arc::clone(text), id);
-                id
-            }
-        };
-        if let Some(slot) = self.recent.get_mut(Self::slot(text)) {
-            *slot = Some((Arc::clone(text), id));
-        }
-        Some(id)
-    }
-}
-
 /// Remembers what rows before had: values of SYMBOL columns, and the last time of each series.
 #[derive(Debug)]
 pub struct Validator {
     columns: Vec<Vec<Values>>,
     since: Timestamp,
-    last: HashMap<(u16, u64), i64>,
+    last: SeriesMap<i64>,
     other: Arc<str>,
 }
 
@@ -161,7 +120,7 @@ impl Validator {
         Self {
             columns: TABLES.iter().map(columns).collect(),
             since: now,
-            last: HashMap::new(),
+            last: SeriesMap::default(),
             other: OTHER.into(),
         }
     }
@@ -205,7 +164,7 @@ impl Validator {
         let Some(columns) = self.columns.get_mut(usize::from(id)) else {
             return Err(Invalid::UnknownTable);
         };
-        let mut series = 0_u64;
+        let mut series = mix(0, u64::from(id));
         let mut is_merged = false;
         let table = row.table;
         for ((value, column), seen) in row.values_mut().iter_mut().zip(table.columns).zip(columns) {
@@ -224,13 +183,13 @@ impl Validator {
         }
         // Merged series are no longer told apart by their keys, so that their times must do it.
         if origin == Origin::Polled || is_merged {
-            row.at = self.distinct_time((id, series), row.at);
+            row.at = self.distinct_time(series, row.at);
         }
         Ok(id)
     }
 
     /// Returns `at`, or 1 µs after the last time of the series where that is not earlier.
-    fn distinct_time(&mut self, series: (u16, u64), at: Timestamp) -> Timestamp {
+    fn distinct_time(&mut self, series: u64, at: Timestamp) -> Timestamp {
         if self.last.len() >= SERIES_LIMIT {
             self.last.clear();
         }
@@ -251,11 +210,6 @@ impl Validator {
             })
             .collect()
     }
-}
-
-/// Combines the ids of a row's keys.
-const fn mix(series: u64, id: u64) -> u64 {
-    (series ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
 }
 
 /// Repairs a SYMBOL value; returns its id and whether it became [`OTHER`].
