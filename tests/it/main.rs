@@ -16,6 +16,7 @@
 
 mod cli;
 mod dashboards;
+mod delivery;
 mod durable;
 mod ingest;
 mod layers;

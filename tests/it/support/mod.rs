@@ -1,10 +1,12 @@
 //! Real programs on free ports in folders of their own, ended even when a test panics.
 
 pub mod daemon;
+pub mod gateway;
 pub mod mount;
 pub mod periscope;
 pub mod proxy;
 pub mod pusher;
 pub mod questdb;
 pub mod scale;
+pub mod store;
 pub mod wait;
