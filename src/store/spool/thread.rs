@@ -340,8 +340,6 @@ fn health(figures: &Figures, lost: Option<(u64, &str)>) -> Health {
 mod tests {
     use super::*;
 
-    /// Rows that a table took just before it was dropped were lost: the answer came after the replay
-    /// that was to send them again, and counted.
     #[test]
     fn losses_are_told_wherever_they_happened() {
         assert_eq!(health(&Figures::default(), None), Health::Ok);
@@ -351,6 +349,8 @@ mod tests {
         );
     }
 
+    /// Rows that a table took just before it was dropped were lost: the answer came after the replay
+    /// that was to send them again, and counted.
     #[tokio::test]
     async fn an_answer_that_was_on_its_way_during_a_replay_does_not_count() {
         let mailbox = Mailbox::default();
