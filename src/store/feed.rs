@@ -194,15 +194,13 @@ impl Feed {
         }
     }
 
-    /// Returns the rows of the records from seq `first` to `last` that are in memory too and will be
-    /// sent from there, whatever becomes of their files.
-    pub fn rows_in_memory(&self, first: u64, last: u64) -> u64 {
+    /// Returns the rows of every record that is in memory too, by seq: it will be sent from there,
+    /// whatever becomes of its file.
+    pub fn rows_in_memory(&self) -> BTreeMap<u64, u32> {
         let state = self.lock();
-        let live = state.live.values().flatten();
-        let live = live.filter(|record| (first..=last).contains(&record.seq));
-        let live = live.map(|record| u64::from(record.rows));
-        let in_hand = state.in_hand_rows.range(first..=last).map(|(_, rows)| u64::from(*rows));
-        live.chain(in_hand).fold(0, u64::saturating_add)
+        let live = state.live.values().flatten().map(|record| (record.seq, record.rows));
+        let in_hand = state.in_hand_rows.iter().map(|(seq, rows)| (*seq, *rows));
+        live.chain(in_hand).collect()
     }
 
     /// Whether nothing is on its way and no table is kept back: whatever is still due then has
@@ -378,10 +376,10 @@ mod tests {
         let feed = Feed::default();
         feed.push(vec![record(3, 0, 5, 10), record(4, 1, 7, 10), record(5, 0, 1, 10)]);
         assert_eq!(seqs(feed.take_live(LIMITS)), [3, 5]);
-        assert_eq!((feed.rows_in_memory(1, 9), feed.rows_in_memory(4, 5)), (13, 8));
+        assert_eq!(feed.rows_in_memory(), BTreeMap::from([(3, 5), (4, 7), (5, 1)]));
         assert_eq!(feed.in_memory_from(), 3);
         feed.finish_live();
-        assert_eq!((feed.rows_in_memory(1, 9), feed.in_memory_from()), (7, 4));
+        assert_eq!((feed.rows_in_memory().len(), feed.in_memory_from()), (1, 4));
         assert_eq!(Feed::default().in_memory_from(), u64::MAX);
     }
 

@@ -4,7 +4,7 @@
 //! that cannot be on disk is held in a bounded ring, the fault is named, and the way back is tried
 //! again and again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -279,12 +279,12 @@ impl Spool {
         let Err(first) = self.write(entries) else { return Ok(()) };
         self.note(&first);
         let mut rest = self.abandon();
-        let missing = |entry: &&Entry| !self.segments.iter().any(|s| s.is_due(entry.record.seq));
+        let missing = |entry: &&Entry| !self.is_due(entry.record.seq);
         rest.extend(entries.iter().filter(missing).cloned());
         let Err(second) = self.write(&rest) else { return Ok(()) };
         self.note(&second);
         // Part of `rest` may be in a segment that is complete.
-        let durable = |entry: &Entry| self.segments.iter().any(|s| s.is_due(entry.record.seq));
+        let durable = |entry: &Entry| self.is_due(entry.record.seq);
         let still: Vec<Entry> = rest.iter().filter(|entry| !durable(entry)).cloned().collect();
         let rescued = self.abandon();
         Err((second, rescued.into_iter().chain(still).collect()))
@@ -508,7 +508,7 @@ impl Spool {
                 self.note(&error);
                 let rescued = self.abandon();
                 // What is on disk now need not be held any longer.
-                let durable = |e: &Entry| self.segments.iter().any(|s| s.is_due(e.record.seq));
+                let durable = |e: &Entry| self.is_due(e.record.seq);
                 let rest = entries.into_iter().filter(|entry| !durable(entry));
                 let rest: Vec<Entry> = rescued.into_iter().chain(rest).collect();
                 self.ring.clear();
@@ -539,6 +539,11 @@ impl Spool {
         }
     }
 
+    /// Whether the record `seq` is in a segment and is to be sent.
+    pub fn is_due(&self, seq: u64) -> bool {
+        self.segments.iter().any(|segment| segment.is_due(seq))
+    }
+
     /// Returns the lowest seq that was never used.
     pub const fn next_seq(&self) -> u64 {
         self.next_seq
@@ -549,12 +554,14 @@ impl Spool {
         self.flight.clone()
     }
 
-    /// Takes rows back from what was just counted as lost with a file: those that `in_memory`, for
-    /// the first and the last seq of a loss, says to be in memory too.
-    pub fn uncount(&mut self, in_memory: impl Fn(u64, u64) -> u64) {
+    /// Takes rows back from what was just counted as lost with a file: those of `in_memory`, by seq,
+    /// are in memory too and will be sent from there.
+    pub fn uncount(&mut self, in_memory: &BTreeMap<u64, u32>) {
         self.losses.retain_mut(|loss| {
             if loss.reason == LossReason::Damage {
-                loss.rows = loss.rows.saturating_sub(in_memory(loss.first, loss.last));
+                let kept =
+                    in_memory.range(loss.first..=loss.last).map(|(_, rows)| u64::from(*rows));
+                loss.rows = loss.rows.saturating_sub(kept.fold(0, u64::saturating_add));
             }
             loss.rows > 0
         });
@@ -620,7 +627,7 @@ fn framed(record: &Record) -> Bytes {
 
 /// Sums up lost records by table.
 pub fn losses<'a>(reason: LossReason, records: impl Iterator<Item = &'a Record>) -> Vec<Loss> {
-    let mut by_table = std::collections::BTreeMap::<u16, Loss>::new();
+    let mut by_table = BTreeMap::<u16, Loss>::new();
     for record in records {
         let loss = by_table.entry(record.table).or_insert_with(|| Loss {
             reason,

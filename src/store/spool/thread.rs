@@ -223,7 +223,7 @@ pub fn run(mut spool: Spool, mailbox: &Mailbox, around: &Surroundings) {
     loop {
         let work = mailbox.take(TIDY.saturating_sub(tidied.elapsed()));
         let close = work.close;
-        turn(&mut spool, work, around);
+        turn(&mut spool, work, mailbox, around);
         if tidied.elapsed() >= TIDY {
             spool.set_in_memory_from(around.feed.in_memory_from());
             spool.tidy();
@@ -252,10 +252,8 @@ fn look_for_forgotten(spool: &Spool, seen: Option<u64>, around: &Surroundings) -
 }
 
 /// Does all that is asked at once.
-fn turn(spool: &mut Spool, work: Inbox, around: &Surroundings) {
-    for Delivered { seq, rows, bytes } in work.delivered {
-        spool.delivered(seq, rows, bytes);
-    }
+fn turn(spool: &mut Spool, work: Inbox, mailbox: &Mailbox, around: &Surroundings) {
+    settle(spool, work.delivered);
     around.stats.lost(work.lost, &around.metrics);
     if !work.replays.is_empty() {
         spool.replay();
@@ -271,11 +269,28 @@ fn turn(spool: &mut Spool, work: Inbox, around: &Surroundings) {
     }
     append(spool, work.appends, around);
     for (from, answer) in work.reads {
-        let chunk = spool.read(from);
-        spool.uncount(|first, last| around.feed.rows_in_memory(first, last));
+        let chunk = read(spool, from, mailbox, around);
         // Whoever asked may be gone by now.
         let _unsent = answer.send(chunk);
     }
+}
+
+fn settle(spool: &mut Spool, delivered: Vec<Delivered>) {
+    for Delivered { seq, rows, bytes } in delivered {
+        spool.delivered(seq, rows, bytes);
+    }
+}
+
+/// Reads what is due from seq `from` on. What is gone with its file is counted as lost, except for
+/// what is in memory too.
+fn read(spool: &mut Spool, from: u64, mailbox: &Mailbox, around: &Surroundings) -> Chunk {
+    // In this order: a record that leaves the memory was acknowledged before it left.
+    let mut in_memory = around.feed.rows_in_memory();
+    settle(spool, std::mem::take(&mut mailbox.lock().delivered));
+    in_memory.retain(|seq, _| spool.is_due(*seq));
+    let chunk = spool.read(from);
+    spool.uncount(&in_memory);
+    chunk
 }
 
 fn append(spool: &mut Spool, appends: Vec<Append>, around: &Surroundings) {
@@ -338,7 +353,13 @@ fn health(figures: &Figures, lost: Option<(u64, &str)>) -> Health {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::base::files::Files;
+    use crate::base::files::memory::MemoryFiles;
+    use crate::store::feed::BatchLimits;
+    use crate::store::spool::tests;
 
     #[test]
     fn losses_are_told_wherever_they_happened() {
@@ -369,5 +390,41 @@ mod tests {
         assert_eq!(mailbox.take(Duration::ZERO).delivered.len(), 0);
         mailbox.delivered(&[record], mailbox.replays());
         assert_eq!(mailbox.take(Duration::ZERO).delivered.len(), 1);
+    }
+
+    /// Rows were counted as lost with a file that somebody deleted although the live lane had just
+    /// delivered them: they were in nobody's hand any more, and their answer was on its way.
+    #[test]
+    fn what_was_delivered_a_moment_ago_is_not_lost_with_its_file() {
+        let files = MemoryFiles::default();
+        let (mut spool, _) = tests::open_with(&files, tests::options());
+        let around = Surroundings {
+            feed: Feed::default(),
+            stats: Stats::default(),
+            metrics: Metrics::new(),
+            board: Board::new(Clock::system()),
+            clock: Clock::system(),
+        };
+        let mailbox = Mailbox::default();
+        let (records, _) = spool.append(tests::drafts(0..200));
+        let in_first: Vec<Record> = records.iter().take(3).cloned().collect();
+        around.feed.push(in_first);
+        let limits = BatchLimits { rows: 3, drain_rows: 3, bytes: 1 << 20 };
+        let batch = around.feed.take_live(limits).unwrap();
+        assert_eq!(batch.len(), 3);
+        files.unlink(&PathBuf::from(tests::FOLDER).join(format!("{:020}.seg", 1))).unwrap();
+        let work = mailbox.take(Duration::ZERO);
+        mailbox.delivered(&batch, mailbox.replays());
+        around.feed.finish_live();
+        turn(&mut spool, work, &mailbox, &around);
+        let mut left = 0;
+        let mut from = Some(0);
+        while let Some(seq) = from {
+            let chunk = read(&mut spool, seq, &mailbox, &around);
+            left += chunk.records.len();
+            from = chunk.next;
+        }
+        let lost: u64 = spool.take_losses().iter().map(|loss| loss.rows).sum();
+        assert_eq!(usize::try_from(lost).unwrap() + left, 200 - 3);
     }
 }
