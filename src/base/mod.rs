@@ -10,3 +10,4 @@ pub mod ports;
 pub mod secret;
 pub mod tasks;
 pub mod time;
+pub mod words;

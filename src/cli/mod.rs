@@ -181,6 +181,7 @@ impl Global {
             directory: std::env::current_dir()
                 .map_err(|error| anyhow::anyhow!("read the current folder: {error}"))?,
             machine: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            check_rules: Some(crate::rules::check_written),
         })
     }
 

@@ -26,6 +26,15 @@ pub const GRAFANA_VERSION: &str = "12.4.2";
 /// `[grafana] datasource`
 pub const GRAFANA_DATASOURCE: &str = "postgres";
 
+/// `[alerts] evaluation_interval`
+pub const EVALUATION_INTERVAL: Duration = Duration::from_secs(10);
+/// `[alerts] takeover_after`
+pub const TAKEOVER_AFTER: Duration = Duration::from_secs(15);
+/// `[notify.telegram] api_url`
+pub const TELEGRAM_API: &str = "https://api.telegram.org";
+/// `[heartbeat] interval`
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// `[collect] max_document`, bytes
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Time between two documents of a daemon that pushes and says nothing else.

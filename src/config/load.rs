@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::check::{Place, Problem, Problems, suggestion};
+use super::alerts::{self, CheckRules};
+use super::check::{Place, Problem, Problems};
 use super::file::{self, Table};
 use super::reader::{Folders, Section};
 use super::secrets::Sources;
-use super::sections::NOT_USED_YET;
-use super::{Config, Profile, daemons, overrides, sections, servers};
+use super::{Config, Profile, daemons, notify, overrides, sections, servers};
 
 /// Largest accepted file, bytes.
 const LARGEST: u64 = 1 << 20;
@@ -33,13 +33,6 @@ const SECTIONS: [&str; 12] = [
     "heartbeat",
 ];
 
-/// Sections that a later version reads, with their keys.
-const LATER: [(&str, &[&str]); 3] = [
-    ("alerts", &["evaluation_interval", "takeover_after", "rule", "mute"]),
-    ("notify", &["telegram", "discord", "email", "webhook"]),
-    ("heartbeat", &["urls", "interval"]),
-];
-
 /// Everything that a configuration is made of.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -59,6 +52,8 @@ pub struct Request {
     pub directory: PathBuf,
     /// Name of the machine, the default of `node.host`.
     pub machine: String,
+    /// Judges `[[alerts.rule]]`; without it they are taken as they are.
+    pub check_rules: Option<CheckRules>,
 }
 
 /// A valid configuration.
@@ -180,16 +175,21 @@ fn check(
     let questdb = root.section("questdb", problems);
     let questdb = servers::questdb(questdb, request.remote, &sources, problems);
     let grafana = root.section("grafana", problems);
-    let grafana = servers::grafana(grafana, request.remote, folders, problems);
+    let grafana = servers::grafana(grafana, request.remote, &sources, problems);
     let collect = sections::collect(root.section("collect", problems), profile, problems);
     let entries = root.sections("daemon", problems);
     let daemons = daemons::daemons(entries, collect, &sources, problems);
     let writer = sections::writer(root.section("writer", problems), profile, problems);
     let spool = sections::spool(root.section("spool", problems), problems);
     let retention = sections::retention(&root.section("retention", problems), problems);
-    for (name, keys) in LATER {
-        later(&root.section(name, problems), keys, problems);
+    let alerts = alerts::alerts(root.section("alerts", problems), problems);
+    if let Some(check) = request.check_rules {
+        let slowest = daemons.iter().map(|daemon| daemon.interval).max();
+        let interval = slowest.map_or(collect.interval, |slowest| slowest.max(collect.interval));
+        alerts.check_rules(check, interval, problems);
     }
+    let notify = notify::notify(root.section("notify", problems), &sources, problems);
+    let heartbeat = notify::heartbeat(root.section("heartbeat", problems), problems);
     root.finish(problems);
     let data_dir = data_dir(request, problems)?;
     Some(Config {
@@ -203,22 +203,11 @@ fn check(
         writer,
         spool,
         retention,
+        alerts: alerts.alerts,
+        notify,
+        heartbeat,
         data_dir,
     })
-}
-
-/// Warns of a section that has no effect yet; its keys must be right all the same.
-fn later(section: &Section<'_>, keys: &[&str], problems: &mut Problems) {
-    if !section.is_present() {
-        return;
-    }
-    problems.warn(section.place(), section.path(), NOT_USED_YET, None);
-    for (key, entry) in section.entries() {
-        if !keys.contains(&key.as_str()) {
-            let hint = suggestion(key, keys.iter().copied());
-            problems.error(&entry.place, section.path_of(key), "unknown key", Some(hint));
-        }
-    }
 }
 
 /// Returns the data folder, absolute.

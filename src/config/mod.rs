@@ -1,11 +1,13 @@
 //! Layer 1: checked settings. TOML as written → all problems at once, or these values. After that
 //! nothing is optional that is needed and no default lives elsewhere.
 
+pub mod alerts;
 pub mod check;
 mod daemons;
 pub mod defaults;
 mod file;
 pub mod load;
+pub mod notify;
 mod overrides;
 mod reader;
 mod secrets;
@@ -53,6 +55,12 @@ pub struct Config {
     pub spool: Spool,
     /// `[retention]`: days by table.
     pub retention: Retention,
+    /// `[alerts]`
+    pub alerts: alerts::Alerts,
+    /// `[notify]`
+    pub notify: notify::Notify,
+    /// `[heartbeat]`
+    pub heartbeat: notify::Heartbeat,
     /// The data folder, absolute.
     pub data_dir: PathBuf,
 }
@@ -128,8 +136,28 @@ pub struct Grafana {
     pub version: String,
     /// Folder with an unpacked release, instead of getting one.
     pub home: Option<PathBuf>,
+    /// Folder to look for archives in before any download.
+    pub offline: Option<PathBuf>,
     /// Type of the data source: `postgres` or `questdb`.
     pub datasource: String,
+    /// Remote: how periscope logs in.
+    pub login: Option<Login>,
+    /// Remote: allows plain http to a host that is not loopback.
+    pub insecure: bool,
+}
+
+/// How periscope logs in to a remote Grafana.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Service account token.
+    Token(Secret),
+    /// User and password.
+    Basic {
+        /// User.
+        user: String,
+        /// Password.
+        password: Secret,
+    },
 }
 
 /// One `[[daemon]]`.

@@ -69,6 +69,16 @@ impl<'a> Section<'a> {
         self.table?.get(key)
     }
 
+    /// Remembers that `key` is known, without reading it.
+    pub(super) fn know(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
+    /// Returns `key` if it is plain text.
+    pub(super) fn plain(&self, key: &str) -> Option<&'a str> {
+        self.table?.get(key)?.value.text()
+    }
+
     /// Whether `key` is written.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.get(key).is_some())
@@ -236,6 +246,22 @@ impl<'a> Section<'a> {
             self.refuse(key, message, hint, problems);
         }
         valid
+    }
+
+    /// Reads a whole number that may be negative.
+    pub(super) fn signed(&mut self, key: &'static str, problems: &mut Problems) -> Option<i64> {
+        let entry = self.take(key)?;
+        let number = if let Value::Integer(number) = &entry.value {
+            Some(*number)
+        } else if let Value::Word(text) = &entry.value {
+            text.trim().parse().ok()
+        } else {
+            None
+        };
+        if number.is_none() {
+            self.refuse(key, wrong_kind(entry), "write a whole number without quotes", problems);
+        }
+        number
     }
 
     /// Reads true or false.

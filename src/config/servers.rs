@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::check::Problems;
-use super::reader::{Folders, Section};
+use super::reader::Section;
 use super::secrets::Sources;
-use super::sections::{not_used_yet, tag};
+use super::sections::tag;
 use super::values::{self, Fault, Url};
-use super::{Grafana, Mode, Questdb, defaults};
+use super::{Grafana, Login, Mode, Questdb, defaults};
 
 const HEAPS: RangeInclusive<u64> = 64_000_000..=(1 << 40);
 
@@ -166,15 +166,31 @@ fn oldest(
 pub(super) fn grafana(
     mut section: Section<'_>,
     remote: bool,
-    folders: &Folders,
+    sources: &Sources<'_>,
     problems: &mut Problems,
 ) -> Grafana {
     let modes = [("managed", Mode::Managed), ("remote", Mode::Remote), ("off", Mode::Off)];
     let mode = section.choice("mode", &modes, problems).unwrap_or(Mode::Managed);
     let mode = if remote && mode == Mode::Managed { Mode::Remote } else { mode };
+    let insecure = section.boolean("insecure", problems).unwrap_or(false);
     let address = section.parsed("address", values::listen_address, problems);
-    let address = address.unwrap_or(defaults::GRAFANA_ADDRESS).to_string();
+    let address = address.unwrap_or(defaults::GRAFANA_ADDRESS);
+    if mode == Mode::Managed && !address.ip().is_loopback() {
+        let message = format!("\"{address}\" can be reached by others");
+        let hint = "a managed Grafana listens on loopback: write 127.0.0.1:PORT, and put a proxy \
+                    with TLS before it";
+        section.refuse("address", message, hint, problems);
+    }
     let url = section.parsed("url", base_url, problems);
+    if mode == Mode::Remote
+        && let Some(url) = &url
+        && url.scheme == "http"
+        && !values::is_loopback(&url.host)
+        && !insecure
+    {
+        let message = format!("\"{}\" sends passwords in the clear", url.origin());
+        section.refuse("url", message, "use https, or set grafana.insecure = true", problems);
+    }
     let url = url.map(|url| format!("{}{}", url.origin(), url.path.trim_end_matches('/')));
     // A remote Grafana that is not named is looked for where a managed one would listen.
     let url = match mode {
@@ -182,15 +198,49 @@ pub(super) fn grafana(
         Mode::Managed | Mode::Off => url,
     };
     let version = oldest(&mut section, OLDEST_GRAFANA, defaults::GRAFANA_VERSION, problems);
-    let home = section.path_buf("home", folders, true, problems);
+    let home = section.path_buf("home", sources.folders, true, problems);
+    let offline = section.path_buf("offline", sources.folders, true, problems);
     let datasources = [("postgres", "postgres"), ("questdb", "questdb")];
     let datasource = section.choice("datasource", &datasources, problems);
     let datasource = datasource.unwrap_or(defaults::GRAFANA_DATASOURCE).to_owned();
-    for key in ["user", "password", "token"] {
-        if section.take(key).is_some() {
-            not_used_yet(&section, key, problems);
-        }
-    }
+    let login = login(&mut section, mode, sources, problems);
     section.finish(problems);
-    Grafana { mode, address, url, version, home, datasource }
+    let address = address.to_string();
+    Grafana { mode, address, url, version, home, offline, datasource, login, insecure }
+}
+
+/// Reads `token`, or `user` and `password`.
+fn login(
+    section: &mut Section<'_>,
+    mode: Mode,
+    sources: &Sources<'_>,
+    problems: &mut Problems,
+) -> Option<Login> {
+    let token = section.secret("token", sources, problems);
+    let user = section.parsed("user", tag, problems);
+    let (has_user, has_password) = (section.has("user"), section.has("password"));
+    let password = section.secret("password", sources, problems);
+    if has_user != has_password {
+        let (there, missing) =
+            if has_password { ("password", "user") } else { ("user", "password") };
+        section.refuse(there, format!("there is no {missing}"), "set both or none", problems);
+    }
+    if section.has("token") && has_user {
+        section.refuse("token", "there is a user too", "set token, or user and password", problems);
+    }
+    if token.as_ref().is_some_and(|token| !token.reveal().is_ascii()) {
+        let hint = "it is sent in a header: use letters, digits and signs of ASCII";
+        section.refuse("token", "holds characters outside ASCII", hint, problems);
+    }
+    let written = ["token", "user"].into_iter().find(|key| section.has(key));
+    if let (Some(key), true) = (written, mode != Mode::Remote) {
+        let hint = Some("leave it out, or set mode = \"remote\"".to_owned());
+        let message = "has no effect: a managed Grafana gets its own password";
+        problems.warn(section.place_of(key), section.path_of(key), message, hint);
+    }
+    match (token, user, password) {
+        (Some(token), ..) => Some(Login::Token(token)),
+        (None, Some(user), Some(password)) => Some(Login::Basic { user, password }),
+        (None, ..) => None,
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::check::{Problems, Severity};
+use super::check::Problems;
 use super::load::{Loaded, Request, load};
+use super::notify::Tls;
 use super::{Mode, Profile, Source};
 
 /// A request that reads nothing of this machine but `text`, which is in a folder of its own.
@@ -27,6 +28,7 @@ impl Case {
             environment: BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]),
             directory: folder.path().to_owned(),
             machine: "vps-1".to_owned(),
+            check_rules: Some(crate::rules::check_written),
         };
         Self { folder, request }
     }
@@ -144,14 +146,20 @@ fn the_example_names_every_key() {
         "[[daemon]]",
         "[writer]",
         "[spool]",
+        "[alerts]",
+        "[[alerts.mute]]",
+        "[notify]",
+        "[notify.telegram]",
+        "[notify.discord]",
+        "[notify.email]",
+        "[notify.webhook]",
+        "[notify.ntfy]",
+        "[heartbeat]",
     ];
     let text: String = sections.iter().map(|header| format!("{header}\nqqq = 1\n")).collect();
     let problems = Case::new(&text).load().unwrap_err();
     // Keys of a later version are not shown.
     let later: BTreeSet<(&str, &str)> = BTreeSet::from([
-        ("grafana", "user"),
-        ("grafana", "password"),
-        ("grafana", "token"),
         ("daemon", "preset"),
         ("daemon", "map"),
         ("daemon", "command"),
@@ -162,7 +170,12 @@ fn the_example_names_every_key() {
         let section = problem.path.split(['.', '[']).next().unwrap();
         let known = problem.hint.as_ref().unwrap().strip_prefix("known: ").unwrap();
         for key in known.split(", ").filter(|key| !later.contains(&(section, key))) {
-            let start = [format!("#{key} = "), format!("# {key} = ")];
+            let start = [
+                format!("#{key} = "),
+                format!("# {key} = "),
+                format!("# [{section}.{key}]"),
+                format!("# [[{section}.{key}]]"),
+            ];
             let shown = example.lines().any(|line| start.iter().any(|s| line.starts_with(s)));
             assert!(shown, "[{section}] {key} is not in the example");
             checked += 1;
@@ -184,8 +197,14 @@ fn the_commented_examples_are_valid_when_taken_alone() {
         }
     }
     let remote = text.replace("[questdb]", "[questdb]\nmode = \"remote\"");
-    let case = Case::new(&remote).with("BOT_TOKEN", "t");
-    for name in ["token", "questdb-password", "freqtrade-password"] {
+    let remote = remote.replace("[grafana]", "[grafana]\nmode = \"remote\"");
+    let case = Case::new(&remote)
+        .with("BOT_TOKEN", "t")
+        .with("TELEGRAM_BOT_TOKEN", "1:a")
+        .with("DISCORD_WEBHOOK_URL", "https://discord.example.org/api/webhooks/1/a");
+    for name in
+        ["token", "questdb-password", "freqtrade-password", "grafana-token", "smtp-password"]
+    {
         use std::os::unix::fs::PermissionsExt as _;
         let path = case.folder.path().join(name);
         std::fs::write(&path, "secret").unwrap();
@@ -325,12 +344,23 @@ fn daemons_are_read_with_their_secrets_as_headers() {
 }
 
 #[test]
-fn sections_of_a_later_version_are_said_to_have_no_effect() {
-    let text = "[alerts]\nevaluation_interval = \"10s\"\n[notify.telegram]\nchat_id = 1\n";
-    let loaded = Case::new(text).loaded();
-    let paths: Vec<&str> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
-    assert_eq!(paths, ["alerts", "notify"]);
-    assert!(loaded.warnings.iter().all(|warning| warning.severity == Severity::Warning));
+fn alerts_and_channels_are_read() {
+    let text = "[alerts]\nevaluation_interval = \"20s\"\n[[alerts.rule]]\nid = \"disk_low\"\n\
+                severity = \"critical\"\nthreshold = 3\n[[alerts.mute]]\nfrom = \"22:30\"\n\
+                to = \"07:00\"\ndays = [\"sun\"]\n[notify.telegram]\ntoken = { env = \"T\" }\n\
+                chat_id = -100\n[notify.email]\nserver = \"smtps://[::1]\"\nfrom = \"a@b\"\n\
+                to = [\"c@d\"]\n[heartbeat]\nurls = [\"https://hc.example.org/canary\"]\n";
+    let config = Case::new(text).with("T", "1:canary").loaded().config;
+    assert_eq!(config.alerts.evaluation_interval, Duration::from_secs(20));
+    assert_eq!(config.alerts.rules[0]["threshold"], toml::Value::Integer(3));
+    let [mute] = config.alerts.mutes.as_slice() else { panic!("{:?}", config.alerts) };
+    assert_eq!((mute.days.as_slice(), mute.from, mute.to), ([6].as_slice(), 22 * 60 + 30, 420));
+    let telegram = config.notify.telegram.as_ref().unwrap();
+    assert_eq!((telegram.chat_id, telegram.token.reveal()), (-100, "1:canary"));
+    let email = config.notify.email.as_ref().unwrap();
+    assert_eq!((email.host.as_str(), email.port, email.tls), ("[::1]", 465, Tls::Implicit));
+    assert_eq!(config.heartbeat.urls[0].reveal(), "https://hc.example.org/canary");
+    assert!(!format!("{config:?}").contains("canary"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod observation;
 pub mod report;
 pub mod row;
 pub mod server;
+pub mod severity;
 pub mod status;
 pub mod table;
 pub mod view;

@@ -92,8 +92,7 @@ pub(super) mod tests {
     /// Builds the rules of `[[rule]]` tables, as a user would write them.
     pub(in crate::rules) fn built(text: &str) -> Result<Vec<Rule>, String> {
         let poll = Duration::from_secs(5);
-        let user = user::read(&tables(text), poll).map_err(|problems| problems.to_string())?;
-        build(&user).map_err(|problems| problems.to_string())
+        crate::rules::written::rules(&tables(text), poll).map_err(|problems| problems.to_string())
     }
 
     /// Returns the one rule of this id and severity.

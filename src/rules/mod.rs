@@ -21,3 +21,6 @@ pub mod state;
 pub mod text;
 pub mod user;
 pub mod window;
+pub mod written;
+
+pub use written::check_written;

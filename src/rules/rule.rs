@@ -6,46 +6,11 @@ use std::time::Duration;
 
 use super::condition::Condition;
 use super::text::{Figures, Template};
+pub(crate) use crate::base::words::words;
+pub use crate::model::severity::Severity;
 
 /// Names and values that tell one alert series of a rule from another.
 pub type Labels = BTreeMap<String, String>;
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// Every value, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// Returns the word that stands for it in TOML, labels and uids.
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            /// Returns the value that `word` stands for.
-            pub fn from_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.word() == word)
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-words! {
-    /// How bad it is; decides which channels are told.
-    Severity {
-        /// Worth knowing, nothing to do.
-        Info = "info",
-        /// Look at it today.
-        Warning = "warning",
-        /// Act now.
-        Critical = "critical",
-    }
-}
 
 words! {
     /// What a rule watches; a group of rules in Grafana.

@@ -53,22 +53,29 @@ impl Default for User {
     }
 }
 
-/// Sorts the tables of `[[alerts.rule]]` into changes of shipped rules and own rules.
-pub fn read(rules: &[toml::Table], poll_interval: Duration) -> Result<User, Problems> {
+/// Sorts the tables of `[[alerts.rule]]` into changes of shipped rules and own rules. Changes that
+/// are wrong are left out and reported.
+///
+/// # Errors
+/// The shipped rules themselves cannot be read.
+pub fn read(
+    rules: &[toml::Table],
+    poll_interval: Duration,
+    problems: &mut Vec<Problem>,
+) -> Result<User, Problems> {
     let shipped = catalog::shipped()?;
     let mut user = User { poll_interval, ..User::default() };
-    let mut problems = Vec::new();
     for (index, table) in rules.iter().enumerate() {
         let path = format!("alerts.rule[{index}]");
         let id = table.get("id").and_then(toml::Value::as_str);
         if shipped.iter().any(|rule| Some(rule.id.as_str()) == id) {
-            let change = read_override(table, path.clone(), &mut problems);
+            let change = read_override(table, path.clone(), problems);
             user.overrides.extend(change.map(|value| Placed { path, value }));
         } else {
             user.own.push(Placed { path, value: table.clone() });
         }
     }
-    if problems.is_empty() { Ok(user) } else { Err(Problems(problems)) }
+    Ok(user)
 }
 
 fn read_override(
