@@ -101,6 +101,8 @@ struct Lane<'a> {
     client: Client,
     /// Replays asked for when `client` was made.
     replays: u64,
+    /// Whether the server refused rows of a table that was then found sound.
+    is_suspect: bool,
 }
 
 impl Delivery {
@@ -108,7 +110,8 @@ impl Delivery {
         let (first, limit) = (Duration::from_millis(100), Duration::from_secs(5));
         let backoff = Backoff::new(first, limit, self.seed ^ seed);
         let (client, replays) = (self.client.clone(), self.mailbox.replays());
-        Lane { delivery: self, gate: self.gate.clone(), source, backoff, client, replays }
+        let gate = self.gate.clone();
+        Lane { delivery: self, gate, source, backoff, client, replays, is_suspect: false }
     }
 
     /// Sends new rows until no further ones will come and none is left.
@@ -288,7 +291,6 @@ impl Lane<'_> {
                     return Decided::Written;
                 }
                 Verdict::Refused { line, reason } if !changed => {
-                    self.recovered();
                     return Decided::Refused { line, reason };
                 }
                 Verdict::TooLarge if !changed => {
@@ -336,13 +338,15 @@ impl Lane<'_> {
         }
     }
 
-    /// Leaves all connections behind when a replay was asked for since they were made.
+    /// Leaves all connections behind when a replay was asked for since they were made, or when
+    /// what they answer does not fit the table.
     ///
-    /// `QuestDB` keeps a table open for a connection that has written to it, also when the table is
-    /// dropped and made again: the next request there is answered 204 and its rows are nowhere.
+    /// `QuestDB` keeps a table open for a connection that has written to it, as it was then. Is the
+    /// table dropped and made again, the next request there is answered 204 and its rows are nowhere;
+    /// is a column changed and changed back, its values are refused there for ever.
     async fn renew_connections(&mut self) {
         let replays = self.delivery.mailbox.replays();
-        if replays == self.replays {
+        if replays == self.replays && !self.is_suspect {
             return;
         }
         // It reads the system's certificates.
@@ -350,6 +354,7 @@ impl Lane<'_> {
             Ok(Ok(client)) => {
                 self.client = client;
                 self.replays = replays;
+                self.is_suspect = false;
             }
             Ok(Err(error)) => tracing::warn!(%error, "no new connections to questdb"),
             Err(error) => tracing::warn!(%error, "no new connections to questdb"),
@@ -452,16 +457,25 @@ impl Lane<'_> {
         reason: &str,
     ) -> Refusal {
         let target = self.open().await;
-        match self.delivery.tables.check(&target, &self.delivery.client, table).await {
+        let outcome = self.delivery.tables.check(&target, &self.delivery.client, table).await;
+        self.is_suspect = true;
+        match outcome {
             Ok(schema::Outcome::Sound) if verdict::blames_the_table(table, reason) => {
                 let pause = self.backoff.after_failure();
                 self.failed("schema", reason.to_owned());
                 self.pause(pause).await;
                 Refusal::Passing
             }
-            Ok(schema::Outcome::Sound) => Refusal::OfTheLine,
+            Ok(schema::Outcome::Sound) => {
+                self.recovered();
+                Refusal::OfTheLine
+            }
             Ok(schema::Outcome::Mended | schema::Outcome::Made) => Refusal::Passing,
-            Ok(schema::Outcome::Foreign(_)) => Refusal::OfTheTable,
+            Ok(schema::Outcome::Foreign(_)) => {
+                // What is wrong is the table's own condition; other tables can be written.
+                self.recovered();
+                Refusal::OfTheTable
+            }
             Err(error) => {
                 // It cannot be told now: nothing is given up for that.
                 let pause = self.backoff.after_failure();

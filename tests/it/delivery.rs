@@ -82,6 +82,32 @@ async fn a_refusal_that_names_no_line_is_narrowed_down() {
     assert!(letters.lines().count() == 1 && letters.contains("fetch_count=77i"), "{letters}");
 }
 
+/// QuestDB knows the columns of a table for each connection that has written to it: a column that
+/// was changed and changed back is refused for ever on connections that are as old. Rows waited for
+/// ever, and were sent ten times a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_still_sees_an_old_column_is_left() {
+    let (questdb, gateway, running) = behind_a_gateway().await;
+    // The first connections are left after the replay that follows the start of a server.
+    running.push(rows(10..20));
+    wait_for_rows(&questdb, 20).await;
+    let before = gateway.writes().len();
+    gateway.answer_on_open_connections(|_| {
+        Some(answered(
+            400,
+            "error in line 1: table: daemon_metrics, column: fetch_count; cast error from \
+             protocol type: INTEGER to column type: VARCHAR",
+        ))
+    });
+    running.push(rows(20..30));
+    exactly_once(&questdb, 30).await;
+    let tries = gateway.writes().len() - before;
+    assert!((2..10).contains(&tries), "{tries} tries");
+    assert_eq!(running.stats.writer().refused_total, 0);
+    running.health_ok(Part::Writer).await;
+    running.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_a_person_can_mend_is_tried_slowly() {
     let (questdb, gateway, running) = behind_a_gateway().await;

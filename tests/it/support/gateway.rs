@@ -19,6 +19,9 @@ pub type Answer = fn(&[u8]) -> Option<Response<Full<Bytes>>>;
 struct State {
     answers: Vec<Answer>,
     writes: Vec<Instant>,
+    connections: u64,
+    /// What connections below this number answer to every write.
+    old: Option<(u64, Answer)>,
 }
 
 pub struct Gateway {
@@ -38,9 +41,14 @@ impl Gateway {
         let server = spawn_detached(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (state, client) = (Arc::clone(&shared), client.clone());
+                let number = {
+                    let mut state = shared.lock().unwrap();
+                    state.connections += 1;
+                    state.connections
+                };
                 spawn_detached(async move {
                     let service = service_fn(move |request| {
-                        answer(request, port, Arc::clone(&state), client.clone())
+                        answer(request, port, number, Arc::clone(&state), client.clone())
                     });
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
@@ -54,6 +62,12 @@ impl Gateway {
     /// Answers the next writes with these, one each.
     pub fn answer_next(&self, answers: &[Answer]) {
         self.state.lock().unwrap().answers.extend_from_slice(answers);
+    }
+
+    /// Answers all writes on the connections that are open now with this.
+    pub fn answer_on_open_connections(&self, answer: Answer) {
+        let mut state = self.state.lock().unwrap();
+        state.old = Some((state.connections + 1, answer));
     }
 
     /// Returns when writes came.
@@ -76,6 +90,7 @@ pub fn answered(status: u16, body: &'static str) -> Response<Full<Bytes>> {
 async fn answer(
     request: Request<Incoming>,
     port: u16,
+    connection: u64,
     state: Arc<Mutex<State>>,
     client: Client,
 ) -> Result<Response<Full<Bytes>>, String> {
@@ -85,7 +100,8 @@ async fn answer(
         let mut state = state.lock().unwrap();
         state.writes.push(Instant::now());
         let next = (!state.answers.is_empty()).then(|| state.answers.remove(0));
-        if let Some(response) = next.and_then(|answer| answer(&body)) {
+        let old = state.old.filter(|(first, _)| connection < *first).map(|(_, answer)| answer);
+        if let Some(response) = next.or(old).and_then(|answer| answer(&body)) {
             return Ok(response);
         }
     }
