@@ -36,12 +36,16 @@ struct Document {
 }
 
 impl Lock {
-    /// Reads the lock file in `folder`; there need not be one.
+    /// Reads the lock file in `folder`; there need not be one. Removes what a killed writer has left.
     ///
     /// # Errors
     /// It cannot be read or is no lock file: then nothing recorded could be enforced.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let path = folder.join("lock.toml");
+        match fs::remove_file(path.with_extension(PARTIAL)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -77,9 +81,12 @@ impl Lock {
     }
 }
 
+/// Extension of a file that is being written. One writer at a time: the folder is locked.
+const PARTIAL: &str = "part";
+
 /// Replaces the file at `path` by `content`: after a crash it holds the old or the new content.
 fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension(format!("part-{}", std::process::id()));
+    let partial = path.with_extension(PARTIAL);
     let mut file = fs::File::create(&partial)?;
     file.write_all(content)?;
     file.sync_all()?;
@@ -109,6 +116,15 @@ mod tests {
         let lock = Lock::load(folder.path()).unwrap();
         assert_eq!(lock.get("a.jar"), Some(sum.to_string().as_str()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    /// Every kill in the moment of writing left one more file behind.
+    #[test]
+    fn what_a_killed_writer_has_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("lock.part"), "[fi").unwrap();
+        Lock::load(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
