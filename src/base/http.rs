@@ -133,6 +133,12 @@ impl ConnectCause {
     }
 }
 
+/// Makes ring the TLS provider of libraries that ask for the process's own. May be called often.
+pub fn install_tls_provider() {
+    // An error means that it was done before.
+    let _done = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A pooled client for http and https.
 #[derive(Debug, Clone)]
 pub struct Client {

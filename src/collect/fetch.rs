@@ -1,6 +1,6 @@
 //! One poll: asks a daemon for its document within the limits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,15 +81,41 @@ pub(super) async fn http(
 /// # Errors
 /// See [`FailureReason`].
 pub(super) async fn unix(path: &Path, limits: Limits) -> Result<Document, Failure> {
-    let mut request = Request::new(Full::default());
-    *request.uri_mut() = Uri::from_static("/status");
+    let mut request = socket_request(&Uri::from_static("/status"), "shim");
     let headers = request.headers_mut();
-    headers.insert(hyper::header::HOST, HeaderValue::from_static("shim"));
     if let Ok(millis) = u32::try_from(limits.time.as_millis()) {
         headers.insert("x-periscope-limit-ms", HeaderValue::from(millis));
     }
     let answer = http::send_unix(path, request, limits).await;
     document(&answer.map_err(|error| failure(&error))?)
+}
+
+/// A daemon that answers HTTP on a unix socket.
+#[derive(Debug, Clone)]
+pub(super) struct SocketEndpoint {
+    /// Where the socket is.
+    pub(super) path: PathBuf,
+    /// What is asked for, such as `/status`.
+    pub(super) request: Uri,
+}
+
+/// Polls a daemon over HTTP on its unix socket.
+///
+/// # Errors
+/// See [`FailureReason`].
+pub(super) async fn socket(endpoint: &SocketEndpoint, limits: Limits) -> Result<Document, Failure> {
+    let request = socket_request(&endpoint.request, "localhost");
+    let answer = http::send_unix(&endpoint.path, request, limits).await;
+    document(&answer.map_err(|error| failure(&error))?)
+}
+
+fn socket_request(uri: &Uri, host: &'static str) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = uri.clone();
+    let headers = request.headers_mut();
+    headers.insert(hyper::header::HOST, HeaderValue::from_static(host));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    request
 }
 
 fn failure(error: &HttpError) -> Failure {

@@ -9,13 +9,18 @@ pub mod simulate;
 pub mod task;
 
 mod discover;
+mod exec;
 mod fetch;
+mod file;
 mod json;
 mod mapping;
 mod poll;
 mod process;
 mod record;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tracker;
+mod websocket;
 mod wire;

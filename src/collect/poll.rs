@@ -1,4 +1,4 @@
-//! The loop of one daemon, over HTTP or the shim's socket: one poll in flight, ticks that were missed
+//! The loop of one daemon that is asked: one poll in flight, ticks that were missed
 //! are not made up for, and a poll never outlives its interval.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::Socket;
-use super::fetch::{self, Endpoint};
+use super::exec::{self, Program};
+use super::fetch::{self, Endpoint, SocketEndpoint};
+use super::file::{self, Watched};
 use super::json::Document;
 use super::process::{self, ProcessWatch};
 use super::record::{Poll, Series, Sink};
@@ -32,7 +34,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn ticks(&self) -> tokio::time::Interval {
+    pub(super) fn ticks(&self) -> tokio::time::Interval {
         let first = tokio::time::Instant::now() + self.first;
         let mut ticks = tokio::time::interval_at(first, self.interval);
         // A slow daemon must not be hit by a burst of catch-up polls once it recovers.
@@ -41,21 +43,47 @@ impl Pace {
     }
 }
 
-/// A daemon that is polled over HTTP.
+/// What is asked at every poll.
 #[derive(Debug)]
-pub(super) struct HttpDaemon {
-    /// Name of the daemon.
-    pub(super) name: Arc<str>,
-    /// Where it is; the words say why that cannot be used.
-    pub(super) endpoint: Result<Endpoint, String>,
-    /// How often.
-    pub(super) pace: Pace,
-    /// The shared client.
-    pub(super) client: Client,
+pub(super) enum Asked {
+    /// A URL; the words say why it cannot be used.
+    Http(Client, Result<Endpoint, String>),
+    /// HTTP on a unix socket.
+    Socket(SocketEndpoint),
+    /// A program.
+    Exec(Program),
+    /// A file.
+    File(Watched),
 }
 
-/// Polls a daemon over HTTP until `stop`.
-pub(super) async fn run_http(daemon: HttpDaemon, sink: Sink, stop: CancellationToken) {
+/// A daemon that is polled.
+#[derive(Debug)]
+pub(super) struct PolledDaemon {
+    /// Name of the daemon.
+    pub(super) name: Arc<str>,
+    /// What is asked.
+    pub(super) asked: Asked,
+    /// How often.
+    pub(super) pace: Pace,
+}
+
+impl PolledDaemon {
+    async fn document(&self, sink: &Sink) -> Result<Document, Failure> {
+        let limits = self.pace.limits;
+        match &self.asked {
+            Asked::Http(_, Err(words)) => {
+                Err(Failure::new(FailureReason::Unreachable, words.as_str()))
+            }
+            Asked::Http(client, Ok(endpoint)) => fetch::http(client, endpoint, limits).await,
+            Asked::Socket(endpoint) => fetch::socket(endpoint, limits).await,
+            Asked::Exec(program) => exec::exec(program, limits).await,
+            Asked::File(watched) => file::file(watched, limits, sink.now()).await,
+        }
+    }
+}
+
+/// Polls a daemon until `stop`.
+pub(super) async fn run(daemon: PolledDaemon, sink: Sink, stop: CancellationToken) {
     let mut series = Series::new(&daemon.name, &sink.metrics);
     let mut ticks = daemon.pace.ticks();
     loop {
@@ -64,15 +92,10 @@ pub(super) async fn run_http(daemon: HttpDaemon, sink: Sink, stop: CancellationT
             _ = ticks.tick() => {}
         }
         let started = Instant::now();
-        let document = match &daemon.endpoint {
-            Err(words) => Err(Failure::new(FailureReason::Unreachable, words.as_str())),
-            Ok(endpoint) => {
-                // A poll changes nothing at the daemon: a stop may cut it short.
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    document = fetch::http(&daemon.client, endpoint, daemon.pace.limits) => document,
-                }
-            }
+        // A poll changes nothing at the daemon: a stop may cut it short.
+        let document = tokio::select! {
+            () = stop.cancelled() => return,
+            document = daemon.document(&sink) => document,
         };
         let poll_ms = document.is_ok().then(|| started.elapsed().as_secs_f64() * 1e3);
         let (event_loop_lag_ms, process, waits) = (None, None, false);

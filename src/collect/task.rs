@@ -11,11 +11,14 @@ use tokio::time::MissedTickBehavior;
 
 pub use super::directory::Directory;
 use super::discover::{self, Socket};
-use super::fetch::Endpoint;
-use super::poll::{self, HttpDaemon, Pace, ShimDaemon};
+use super::exec::Program;
+use super::fetch::{Endpoint, SocketEndpoint};
+use super::file::Watched;
+use super::poll::{self, Asked, Pace, PolledDaemon, ShimDaemon};
 use super::push::Pushes;
 use super::record::Sink;
 use super::rows::Tags;
+use super::websocket::{self, WebSocketDaemon};
 use crate::base::health::{Board, Health, Part};
 use crate::base::http::{Client, Limits};
 use crate::base::metrics::Metrics;
@@ -76,11 +79,7 @@ impl Collector {
             tags: Tags::of(&setup.node),
         };
         for daemon in &setup.daemons {
-            let source = match daemon.source {
-                Source::Shim => "shim",
-                Source::Http { .. } => "http",
-                Source::Push => "push",
-            };
+            let source = daemon.source.word();
             sink.directory.expect(&daemon.name.as_str().into(), source, daemon.interval);
         }
         let pushes = Pushes::new(sink.clone(), &setup.daemons, setup.collect.max_document);
@@ -106,17 +105,28 @@ impl Collector {
             let pace = pace(first, daemon.interval, daemon.timeout, &self.setup.collect);
             match &daemon.source {
                 Source::Shim => shims.start(&daemon.name, pace),
-                Source::Http { url, authorization } => {
-                    let daemon = HttpDaemon {
+                Source::Push => {}
+                Source::Websocket { url, authorization, subscribe } => {
+                    let daemon = WebSocketDaemon {
                         name: daemon.name.as_str().into(),
-                        endpoint: Endpoint::new(url, authorization.as_ref()),
+                        url: url.clone(),
+                        authorization: authorization.clone(),
+                        subscribe: subscribe.clone(),
                         pace,
-                        client: self.setup.client.clone(),
+                        seed: random.u64(..),
                     };
                     let (sink, stop) = (self.sink.clone(), tasks.stop_token());
-                    tasks.spawn("poll", OnPanic::Log, poll::run_http(daemon, sink, stop));
+                    tasks.spawn("poll", OnPanic::Log, websocket::run(daemon, sink, stop));
                 }
-                Source::Push => {}
+                source @ (Source::Http { .. }
+                | Source::Socket { .. }
+                | Source::Exec { .. }
+                | Source::File { .. }) => {
+                    let Some(asked) = asked(source, &self.setup.client) else { continue };
+                    let daemon = PolledDaemon { name: daemon.name.as_str().into(), asked, pace };
+                    let (sink, stop) = (self.sink.clone(), tasks.stop_token());
+                    tasks.spawn("poll", OnPanic::Log, poll::run(daemon, sink, stop));
+                }
             }
         }
         let watch = self.pushes.watch(tasks.stop_token());
@@ -124,6 +134,27 @@ impl Collector {
         self.setup.board.set(Part::Collect, Health::Ok);
         discover(&self.setup, shims).await;
     }
+}
+
+/// Returns what is asked at every poll; `None` for a source that is not polled.
+fn asked(source: &Source, client: &Client) -> Option<Asked> {
+    Some(match source {
+        Source::Http { url, authorization } => {
+            Asked::Http(client.clone(), Endpoint::new(url, authorization.as_ref()))
+        }
+        Source::Socket { path, request } => Asked::Socket(SocketEndpoint {
+            path: path.clone(),
+            request: request.parse().unwrap_or_else(|_| hyper::Uri::from_static("/")),
+        }),
+        Source::Exec { command } => {
+            let (path, arguments) = command.split_first()?;
+            Asked::Exec(Program { path: path.into(), arguments: arguments.to_vec() })
+        }
+        Source::File { path, stale_after } => {
+            Asked::File(Watched { path: path.clone(), stale_after: *stale_after })
+        }
+        Source::Shim | Source::Websocket { .. } | Source::Push => return None,
+    })
 }
 
 /// Makes a pace out of settings; a poll has to end before the next one is due.

@@ -1,5 +1,8 @@
 //! The checks of `[[daemon]]`.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -7,7 +10,7 @@ use super::check::{Place, Problems, quoted};
 use super::reader::Section;
 use super::secrets::Sources;
 use super::sections::{INTERVALS, not_used_yet, tag};
-use super::values::{self, Fault};
+use super::values::{self, Fault, Url};
 use super::{Collect, Daemon, Source, defaults};
 use crate::base::secret::Secret;
 
@@ -16,23 +19,42 @@ use crate::base::secret::Secret;
 enum Kind {
     Shim,
     Http,
+    Websocket,
+    Exec,
+    File,
+    Socket,
     Push,
-    /// Agreed, but not part of this version.
-    Later,
+    /// None of these: nothing is known about the other keys.
+    Unknown,
 }
 
 const KINDS: [(&str, Kind); 7] = [
     ("shim", Kind::Shim),
     ("http", Kind::Http),
-    ("websocket", Kind::Later),
-    ("exec", Kind::Later),
-    ("file", Kind::Later),
-    ("socket", Kind::Later),
+    ("websocket", Kind::Websocket),
+    ("exec", Kind::Exec),
+    ("file", Kind::File),
+    ("socket", Kind::Socket),
     ("push", Kind::Push),
 ];
 
-/// Keys that only [`Kind::Http`] has.
-const HTTP_KEYS: [&str; 4] = ["url", "user", "password", "token"];
+/// Keys that only some sources have, with those sources.
+const OWN_KEYS: [(&str, &[Kind], &str); 9] = [
+    ("url", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
+    ("user", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
+    ("password", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
+    ("token", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
+    ("subscribe", &[Kind::Websocket], "\"websocket\""),
+    ("command", &[Kind::Exec], "\"exec\""),
+    ("path", &[Kind::File, Kind::Socket], "\"file\" or \"socket\""),
+    ("stale_after", &[Kind::File], "\"file\""),
+    ("request", &[Kind::Socket], "\"socket\""),
+];
+
+/// Unless set, a file counts as silent after this many intervals without a change …
+const STALE_INTERVALS: u32 = 3;
+/// … but not before this time: writers are not as punctual as readers.
+const SHORTEST_STALE: Duration = Duration::from_secs(10);
 
 pub(super) fn daemons(
     sections: Vec<Section<'_>>,
@@ -72,10 +94,16 @@ fn daemon(
     let has_source = section.has("source");
     let kind = section.parsed("source", source_kind, problems);
     // After a wrong word nothing is known about the other keys.
-    let kind = kind.unwrap_or(if has_source { Kind::Later } else { Kind::Shim });
+    let kind = kind.unwrap_or(if has_source { Kind::Unknown } else { Kind::Shim });
     let usual = match kind {
         Kind::Push => defaults::PUSH_INTERVAL,
-        Kind::Shim | Kind::Http | Kind::Later => collect.interval,
+        Kind::Shim
+        | Kind::Http
+        | Kind::Websocket
+        | Kind::Exec
+        | Kind::File
+        | Kind::Socket
+        | Kind::Unknown => collect.interval,
     };
     let interval = section.duration("interval", INTERVALS, problems).unwrap_or(usual);
     let timeout = section.duration("timeout", INTERVALS, problems);
@@ -90,31 +118,34 @@ fn daemon(
     let timeout = timeout.unwrap_or(defaults::poll_timeout(interval));
     let source = match kind {
         Kind::Http => http(&mut section, sources, problems),
+        Kind::Websocket => websocket(&mut section, sources, problems),
+        Kind::Exec => exec(&mut section, problems),
+        Kind::File => file(&mut section, sources, interval, problems),
+        Kind::Socket => socket(&mut section, sources, problems),
         Kind::Shim => {
             if name.as_ref().is_some_and(|name| name.contains('/')) {
                 let hint = "the name of a shim daemon is part of a file name";
                 section.refuse("name", "holds a /", hint, problems);
             }
-            refuse_http_keys(&mut section, problems);
             Some(Source::Shim)
         }
         Kind::Push => {
-            refuse_http_keys(&mut section, problems);
             if section.has("timeout") {
                 let hint = "leave it out: interval says how often the daemon pushes";
                 section.refuse("timeout", "is for daemons that are polled", hint, problems);
             }
             Some(Source::Push)
         }
-        Kind::Later => {
-            for key in HTTP_KEYS {
-                let _known = section.take(key);
-            }
-            None
-        }
+        Kind::Unknown => None,
     };
-    for key in ["preset", "map", "command", "path"] {
-        if section.take(key).is_some() && kind != Kind::Later {
+    for (key, kinds, words) in OWN_KEYS {
+        if !kinds.contains(&kind) && section.take(key).is_some() && kind != Kind::Unknown {
+            let message = format!("is for source = {words} only");
+            section.refuse(key, message, "leave the key out, or write another source", problems);
+        }
+    }
+    for key in ["preset", "map"] {
+        if section.take(key).is_some() && kind != Kind::Unknown {
             not_used_yet(&section, key, problems);
         }
     }
@@ -123,22 +154,9 @@ fn daemon(
     Some(Daemon { name: name?, source: source.unwrap_or(Source::Shim), interval, timeout })
 }
 
-fn refuse_http_keys(section: &mut Section<'_>, problems: &mut Problems) {
-    for key in HTTP_KEYS {
-        if section.take(key).is_some() {
-            let hint = "write source = \"http\", or leave the key out";
-            section.refuse(key, "is for source = \"http\" only", hint, problems);
-        }
-    }
-}
-
 fn source_kind(text: &str) -> Result<Kind, Fault> {
     let names = || KINDS.iter().map(|(name, _)| *name);
     match KINDS.iter().find(|(name, _)| *name == text) {
-        Some((_, Kind::Later)) => Err(Fault {
-            message: "is not part of this version yet".to_owned(),
-            hint: "use \"shim\", \"http\" or \"push\"".to_owned(),
-        }),
         Some((_, kind)) => Ok(*kind),
         None => Err(Fault {
             message: "is not allowed".to_owned(),
@@ -153,9 +171,33 @@ fn http(
     problems: &mut Problems,
 ) -> Option<Source> {
     let authorization = authorization(section, sources, problems);
+    let hint = "write url = \"http://127.0.0.1:8080/status\"";
+    let url = url(section, values::url, hint, problems)?;
+    Some(Source::Http { url: format!("{}{}", url.origin(), url.path), authorization })
+}
+
+fn websocket(
+    section: &mut Section<'_>,
+    sources: &Sources<'_>,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let authorization = authorization(section, sources, problems);
+    let subscribe = section.text("subscribe", problems);
+    let hint = "write url = \"ws://127.0.0.1:8080/status\"";
+    let url = url(section, values::websocket_url, hint, problems)?;
+    let url = format!("{}{}", url.origin(), url.path);
+    Some(Source::Websocket { url, authorization, subscribe })
+}
+
+/// Reads `url`, which must be there.
+fn url(
+    section: &mut Section<'_>,
+    parse: fn(&str) -> Result<Url, Fault>,
+    hint: &str,
+    problems: &mut Problems,
+) -> Option<Url> {
     let written = section.text("url", problems);
     if !section.has("url") {
-        let hint = "write url = \"http://127.0.0.1:8080/status\"";
         section.refuse("url", "is missing", hint, problems);
         return None;
     }
@@ -164,7 +206,7 @@ fn http(
     let before_query = text.split('?').next().unwrap_or_default();
     let shown =
         if values::has_user_info(&text) { "the URL".to_owned() } else { quoted(before_query) };
-    let url = match values::url(&text) {
+    let url = match parse(&text) {
         Ok(url) => url,
         Err(Fault { message, hint }) => {
             section.refuse("url", format!("{shown} {message}"), hint, problems);
@@ -176,7 +218,77 @@ fn http(
         section.refuse("url", format!("{shown} is a link-local address"), hint, problems);
         return None;
     }
-    Some(Source::Http { url: format!("{}{}", url.origin(), url.path), authorization })
+    Some(url)
+}
+
+fn exec(section: &mut Section<'_>, problems: &mut Problems) -> Option<Source> {
+    const HINT: &str = "write command = [\"/usr/local/bin/bot-status\", \"--json\"]";
+    let command = section.texts("command", problems);
+    let Some(program) = command.first() else {
+        if !section.has("command") {
+            section.refuse("command", "is missing", HINT, problems);
+        }
+        return None;
+    };
+    if !program.starts_with('/') {
+        let message = format!("{} is no absolute path", quoted(program));
+        let hint = "name the program by its whole path: no search, no shell";
+        section.refuse("command", message, hint, problems);
+        return None;
+    }
+    if command.iter().any(|part| part.contains('\0')) {
+        section.refuse("command", "holds a NUL character", HINT, problems);
+        return None;
+    }
+    Some(Source::Exec { command })
+}
+
+fn file(
+    section: &mut Section<'_>,
+    sources: &Sources<'_>,
+    interval: Duration,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let stale_after = section.duration("stale_after", INTERVALS, problems);
+    let usual = interval.saturating_mul(STALE_INTERVALS).max(SHORTEST_STALE);
+    let path = path(section, sources, problems)?;
+    Some(Source::File { path, stale_after: stale_after.unwrap_or(usual) })
+}
+
+fn socket(
+    section: &mut Section<'_>,
+    sources: &Sources<'_>,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let request = section.parsed("request", request, problems);
+    let path = path(section, sources, problems)?;
+    Some(Source::Socket { path, request: request.unwrap_or_else(|| "/status".to_owned()) })
+}
+
+/// Reads `path`, which must be there; what is at it may come later.
+fn path(
+    section: &mut Section<'_>,
+    sources: &Sources<'_>,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
+    if !section.has("path") {
+        section.know("path");
+        section.refuse("path", "is missing", "write path = \"/run/bot/status\"", problems);
+        return None;
+    }
+    let place = section.place_of("path").clone();
+    let text = section.text("path", problems)?;
+    Some(sources.folders.of(&place).join(text))
+}
+
+/// Reads what a daemon is asked for: `/status`.
+fn request(text: &str) -> Result<String, Fault> {
+    let valid = text.starts_with('/') && text.parse::<hyper::Uri>().is_ok();
+    let fault = || Fault {
+        message: "is no path of a request".to_owned(),
+        hint: "write request = \"/status\"".to_owned(),
+    };
+    valid.then(|| text.to_owned()).ok_or_else(fault)
 }
 
 /// Reads `user` and `password`, or `token`, into the value of an Authorization header.

@@ -185,8 +185,51 @@ pub enum Source {
         /// Value of the Authorization header, if any.
         authorization: Option<Secret>,
     },
+    /// HTTP on a unix socket.
+    Socket {
+        /// Where the socket is, absolute.
+        path: PathBuf,
+        /// What is asked for, such as `/status`.
+        request: String,
+    },
+    /// Standard output of a program.
+    Exec {
+        /// Path, absolute, and arguments.
+        command: Vec<String>,
+    },
+    /// A file of JSON, or of JSON lines of which the last counts.
+    File {
+        /// Where it is, absolute.
+        path: PathBuf,
+        /// Time since its last change after which the daemon counts as silent.
+        stale_after: Duration,
+    },
+    /// Messages of a WebSocket.
+    Websocket {
+        /// `ws://` or `wss://`.
+        url: String,
+        /// Value of the Authorization header, if any.
+        authorization: Option<Secret>,
+        /// Sent after every connect, if any.
+        subscribe: Option<String>,
+    },
     /// The daemon sends it to `POST /api/v1/push/NAME`, once every `interval`.
     Push,
+}
+
+impl Source {
+    /// Returns the word that stands for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Shim => "shim",
+            Self::Http { .. } => "http",
+            Self::Socket { .. } => "socket",
+            Self::Exec { .. } => "exec",
+            Self::File { .. } => "file",
+            Self::Websocket { .. } => "websocket",
+            Self::Push => "push",
+        }
+    }
 }
 
 /// `[collect]`

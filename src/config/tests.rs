@@ -159,12 +159,7 @@ fn the_example_names_every_key() {
     let text: String = sections.iter().map(|header| format!("{header}\nqqq = 1\n")).collect();
     let problems = Case::new(&text).load().unwrap_err();
     // Keys of a later version are not shown.
-    let later: BTreeSet<(&str, &str)> = BTreeSet::from([
-        ("daemon", "preset"),
-        ("daemon", "map"),
-        ("daemon", "command"),
-        ("daemon", "path"),
-    ]);
+    let later: BTreeSet<(&str, &str)> = BTreeSet::from([("daemon", "preset"), ("daemon", "map")]);
     let mut checked = 0;
     for problem in problems.all().iter().filter(|problem| problem.path.ends_with(".qqq")) {
         let section = problem.path.split(['.', '[']).next().unwrap();
@@ -331,16 +326,41 @@ fn daemons_are_read_with_their_secrets_as_headers() {
     assert_eq!([d.interval, e.interval].map(|time| time.as_secs()), [60, 10]);
     assert_eq!((&a.source, a.interval), (&Source::Shim, Duration::from_secs(30)));
     assert_eq!([a.timeout, b.timeout, c.timeout].map(|t| t.as_secs()), [5, 1, 30]);
-    let header = |source: &Source| match source {
-        Source::Http { url, authorization } => {
-            (url.clone(), authorization.as_ref().unwrap().reveal().to_owned())
-        }
-        Source::Shim | Source::Push => panic!("{source:?}"),
+    let header = |source: &Source| {
+        let Source::Http { url, authorization } = source else { panic!("{source:?}") };
+        (url.clone(), authorization.as_ref().unwrap().reveal().to_owned())
     };
     let bearer = ("http://127.0.0.1:1/s?x=1".to_owned(), "Bearer canary".to_owned());
     assert_eq!(header(&b.source), bearer);
     // "me:canary" in base64.
     assert_eq!(header(&c.source), ("http://[::1]/".to_owned(), "Basic bWU6Y2FuYXJ5".to_owned()));
+}
+
+#[test]
+fn every_source_has_its_keys() {
+    let text = "[[daemon]]\nname = \"a\"\nsource = \"websocket\"\nurl = \"wss://[::1]:1/s?k=1\"\n\
+                subscribe = \"hello\"\n\
+                [[daemon]]\nname = \"b\"\nsource = \"exec\"\ncommand = [\"/bin/b\", \"-j\"]\n\
+                [[daemon]]\nname = \"c\"\nsource = \"file\"\npath = \"c.json\"\n\
+                [[daemon]]\nname = \"d\"\nsource = \"file\"\npath = \"/d\"\ninterval = \"1m\"\n\
+                [[daemon]]\nname = \"e\"\nsource = \"socket\"\npath = \"/e\"\n";
+    let case = Case::new(text);
+    let sources: Vec<Source> =
+        case.loaded().config.daemons.into_iter().map(|daemon| daemon.source).collect();
+    let stale =
+        |path: PathBuf, seconds| Source::File { path, stale_after: Duration::from_secs(seconds) };
+    let expected = [
+        Source::Websocket {
+            url: "wss://[::1]:1/s?k=1".to_owned(),
+            authorization: None,
+            subscribe: Some("hello".to_owned()),
+        },
+        Source::Exec { command: vec!["/bin/b".to_owned(), "-j".to_owned()] },
+        stale(case.folder.path().join("c.json"), 15),
+        stale("/d".into(), 180),
+        Source::Socket { path: "/e".into(), request: "/status".to_owned() },
+    ];
+    assert_eq!(sources, expected);
 }
 
 #[test]

@@ -170,10 +170,10 @@ pub(super) fn is_loopback(host: &str) -> bool {
     ip(host).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// An http or https URL in parts.
+/// A URL in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
-    /// `http` or `https`.
+    /// `http`, `https`, `ws` or `wss`.
     pub(super) scheme: String,
     /// Host, IPv6 in brackets.
     pub(super) host: String,
@@ -196,29 +196,39 @@ impl Url {
 /// Reads an http(s) URL.
 pub(super) fn url(text: &str) -> Result<Url, Fault> {
     const HINT: &str = "write a URL such as \"http://127.0.0.1:8080/status\"";
+    of_scheme(text, ["http", "https"], "only http and https are polled", HINT)
+}
+
+/// Reads a ws(s) URL.
+pub(super) fn websocket_url(text: &str) -> Result<Url, Fault> {
+    const HINT: &str = "write a URL such as \"ws://127.0.0.1:8080/status\"";
+    of_scheme(text, ["ws", "wss"], "a WebSocket has ws:// or wss://", HINT)
+}
+
+fn of_scheme(text: &str, known: [&str; 2], others: &str, hint: &str) -> Result<Url, Fault> {
     let text = text.trim();
-    let Some((scheme, _)) = text.split_once("://") else { return fault("is no URL", HINT) };
+    let Some((scheme, _)) = text.split_once("://") else { return fault("is no URL", hint) };
     let scheme = scheme.to_ascii_lowercase();
-    if !matches!(scheme.as_str(), "http" | "https") {
-        return fault(format!("has the scheme {scheme:?}"), "only http and https are polled");
+    if !known.contains(&scheme.as_str()) {
+        return fault(format!("has the scheme {scheme:?}"), others);
     }
-    let Ok(uri) = text.parse::<hyper::Uri>() else { return fault("is no URL", HINT) };
+    let Ok(uri) = text.parse::<hyper::Uri>() else { return fault("is no URL", hint) };
     let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
-        return fault("has no host", HINT);
+        return fault("has no host", hint);
     };
     if has_user_info(text) {
         return fault("holds a user or password", "use the keys user and password, or token");
     }
     let plain = host.trim_start_matches('[').trim_end_matches(']');
     if !is_host_name(host) && plain.parse::<std::net::Ipv6Addr>().is_err() {
-        return fault("has no valid host", HINT);
+        return fault("has no valid host", hint);
     }
     let after_host = authority.as_str().strip_prefix(host).unwrap_or_default();
     let port = match after_host.strip_prefix(':') {
         None => None,
         Some(digits) => match digits.parse() {
             Ok(0) | Err(_) => {
-                return fault(format!("has the port {digits:?}, which is none"), HINT);
+                return fault(format!("has the port {digits:?}, which is none"), hint);
             }
             Ok(port) => Some(port),
         },

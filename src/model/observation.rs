@@ -44,13 +44,17 @@ pub enum FailureReason {
     NoInstance,
     /// The status method raised an exception.
     StatusError,
-    /// The daemon pushes, and nothing has come for three intervals.
+    /// Nothing new has come for three intervals from a daemon that sends by itself.
     Silent,
+    /// The file or program does not exist (yet, or any more).
+    Missing,
+    /// The program ended with another status than 0.
+    ExitStatus,
 }
 
 impl FailureReason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Refused,
         Self::Unreachable,
         Self::Dns,
@@ -70,6 +74,8 @@ impl FailureReason {
         Self::NoInstance,
         Self::StatusError,
         Self::Silent,
+        Self::Missing,
+        Self::ExitStatus,
     ];
 
     /// Returns the code that stands in `poll_error` and in metrics.
@@ -94,6 +100,8 @@ impl FailureReason {
             Self::NoInstance => "no_instance",
             Self::StatusError => "status_error",
             Self::Silent => "silent",
+            Self::Missing => "missing",
+            Self::ExitStatus => "exit_status",
         }
     }
 

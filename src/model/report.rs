@@ -95,7 +95,7 @@ pub struct Daemon {
     pub name: String,
     /// `up`, `stopped` (it says running=false), `unreachable` or `waiting` (never polled yet).
     pub state: String,
-    /// Kind of source: `shim`, `http`, `push`.
+    /// Kind of source, as in the configuration.
     pub source: String,
     /// Time of the last poll, answered or not.
     pub last_sample_at: Option<Timestamp>,

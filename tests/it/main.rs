@@ -24,6 +24,7 @@ mod push;
 mod push_client;
 mod remote;
 mod rules;
+mod sources;
 mod spool_tools;
 mod store;
 mod supervise_unit;
