@@ -32,6 +32,8 @@ use crate::base::time::Clock;
 
 /// Pause after an answer that only a person can mend.
 const SETUP_PAUSE: Duration = Duration::from_secs(5);
+/// Answers of 500 in a row after which the rows of one table no longer hold up the others.
+const SERVER_ERRORS: u32 = 5;
 /// Pause before something that could not be read is read again.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 /// Speed of the backlog while there are new rows, bytes a second.
@@ -87,6 +89,10 @@ enum Decided {
         reason: String,
     },
     TooLarge,
+    /// The server cannot store rows of this table for now.
+    Aside {
+        reason: String,
+    },
     /// Some of its records were given up meanwhile.
     Changed,
 }
@@ -232,6 +238,10 @@ impl Lane<'_> {
                     let rows = u64::try_from(post::lines(&body)).unwrap_or(u64::MAX);
                     self.written(table.name, rows);
                 }
+                Decided::Aside { reason } => {
+                    self.delivery.tables.set_aside(table, &reason);
+                    return;
+                }
                 Decided::Changed if records.is_empty() => return,
                 Decided::Changed => bodies = VecDeque::from([post::joined(&records)]),
                 Decided::TooLarge => match post::halves(&body) {
@@ -270,6 +280,7 @@ impl Lane<'_> {
     /// Sends `body` again and again until the server decides about it.
     async fn send(&mut self, records: &mut Vec<Record>, body: &Bytes) -> Decided {
         let delivery = self.delivery;
+        let mut server_errors = 0;
         loop {
             let target = self.open().await;
             self.turn_after_a_setup_fault().await;
@@ -306,7 +317,13 @@ impl Lane<'_> {
                 Verdict::Retry { reason, .. } if self.remake(&target, records, &reason).await => {
                     Duration::ZERO
                 }
+                Verdict::Retry { name: verdict::SERVER_ERROR, reason, .. }
+                    if !changed && server_errors >= SERVER_ERRORS =>
+                {
+                    return Decided::Aside { reason };
+                }
                 Verdict::Retry { name, reason, after } => {
+                    server_errors += u32::from(name == verdict::SERVER_ERROR);
                     let pause = self.backoff.after_failure();
                     self.failed(name, reason);
                     after.map_or(pause, |after| after.max(pause))
@@ -412,6 +429,7 @@ impl Lane<'_> {
     }
 
     fn written(&self, table: &'static str, rows: u64) {
+        self.delivery.tables.taken(table);
         self.delivery.metrics.rows_written.get_or_create(&Table { table }).inc_by(rows);
         self.delivery.stats.written(rows, self.delivery.clock.now());
     }

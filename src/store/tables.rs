@@ -17,6 +17,8 @@ use crate::model::table::{TABLES, Table};
 #[derive(Debug, Default)]
 struct State {
     checked: BTreeMap<&'static str, Outcome>,
+    /// Tables that the server could not store rows of, with its words.
+    aside: BTreeMap<&'static str, String>,
     /// The server's own number of each table: another one means another table.
     ids: BTreeMap<&'static str, i64>,
 }
@@ -116,6 +118,28 @@ impl Tables {
         Ok(outcome)
     }
 
+    /// Keeps rows of `table` in the spool until the next check, so that other tables do not wait for
+    /// it; `reason` are the server's words.
+    pub fn set_aside(&self, table: &'static Table, reason: &str) {
+        if let Some(id) = table_id(table) {
+            self.feed.block(id);
+        }
+        let reason = format!(
+            "{} cannot be written to now: {reason}; its rows wait in the spool and are tried again, \
+             the log of questdb may tell more",
+            table.name
+        );
+        self.lock().aside.insert(table.name, reason);
+        self.publish();
+    }
+
+    /// Notes that the server has taken rows of the table called `name`.
+    pub fn taken(&self, name: &str) {
+        if self.lock().aside.remove(name).is_some() {
+            self.publish();
+        }
+    }
+
     /// Makes `table` anew when `QuestDB` cannot write to it and it holds no row; returns whether it did.
     ///
     /// # Errors
@@ -171,12 +195,11 @@ impl Tables {
         let reasons: Vec<String> = {
             let state = self.lock();
             let outcomes = state.checked.values();
-            outcomes
-                .filter_map(|outcome| match outcome {
-                    Outcome::Foreign(difference) => Some(difference.clone()),
-                    Outcome::Sound | Outcome::Mended | Outcome::Made => None,
-                })
-                .collect()
+            let foreign = outcomes.filter_map(|outcome| match outcome {
+                Outcome::Foreign(difference) => Some(difference.clone()),
+                Outcome::Sound | Outcome::Mended | Outcome::Made => None,
+            });
+            foreign.chain(state.aside.values().cloned()).collect()
         };
         let health = if reasons.is_empty() {
             Health::Ok

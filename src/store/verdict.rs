@@ -38,6 +38,9 @@ pub enum Verdict {
     },
 }
 
+/// Name of the verdict on an answer that may be about the one table of the request, not the server.
+pub const SERVER_ERROR: &str = "http_500";
+
 /// Judges an answer.
 pub fn of_answer(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Verdict {
     let after = retry_after.map(|wait| wait.min(RETRY_AFTER_LIMIT));
@@ -62,7 +65,8 @@ pub fn of_answer(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Ver
         },
         408 => retry("http_408", status, after, body),
         429 => retry("http_429", status, after, body),
-        500..=599 => retry("http_5xx", status, after, body),
+        500 => retry(SERVER_ERROR, status, after, body),
+        501..=599 => retry("http_5xx", status, after, body),
         _ => Verdict::Setup {
             reason: format!("questdb answers {status} to a write: check the url in [questdb]"),
         },
@@ -179,7 +183,8 @@ mod tests {
             (&[301, 302, 401, 403, 404, 405, 415, 421], "setup"),
             (&[408], "http_408"),
             (&[429], "http_429"),
-            (&[500, 502, 503, 504, 507, 524, 599], "http_5xx"),
+            (&[500], SERVER_ERROR),
+            (&[502, 503, 504, 507, 524, 599], "http_5xx"),
         ] {
             for status in statuses {
                 assert_eq!(name(*status), expected, "{status}");

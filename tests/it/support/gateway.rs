@@ -20,6 +20,7 @@ struct State {
     answers: Vec<Answer>,
     writes: Vec<Instant>,
     connections: u64,
+    always: Option<Answer>,
     /// What connections below this number answer to every write.
     old: Option<(u64, Answer)>,
 }
@@ -64,6 +65,11 @@ impl Gateway {
         self.state.lock().unwrap().answers.extend_from_slice(answers);
     }
 
+    /// Answers every write with this from now on.
+    pub fn answer_always(&self, answer: Answer) {
+        self.state.lock().unwrap().always = Some(answer);
+    }
+
     /// Answers all writes on the connections that are open now with this.
     pub fn answer_on_open_connections(&self, answer: Answer) {
         let mut state = self.state.lock().unwrap();
@@ -101,7 +107,7 @@ async fn answer(
         state.writes.push(Instant::now());
         let next = (!state.answers.is_empty()).then(|| state.answers.remove(0));
         let old = state.old.filter(|(first, _)| connection < *first).map(|(_, answer)| answer);
-        if let Some(response) = next.or(old).and_then(|answer| answer(&body)) {
+        if let Some(response) = next.or(old).or(state.always).and_then(|answer| answer(&body)) {
             return Ok(response);
         }
     }
