@@ -13,6 +13,7 @@ mod query;
 mod render;
 mod schema;
 mod send;
+mod source;
 mod spool;
 mod status;
 mod up;
@@ -77,6 +78,11 @@ enum Command {
     Status(status::Arguments),
     /// Runs read-only SQL
     Query(query::Arguments),
+    /// Looks at what a daemon answers
+    Source {
+        #[command(subcommand)]
+        command: source::Command,
+    },
     /// Writes one row by hand
     Send(send::Arguments),
     /// Writes the configuration files that up would hand to the servers
@@ -141,6 +147,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Check => check::check(&global),
         Command::Status(arguments) => status::status(&global, &arguments),
         Command::Query(arguments) => query::query(&global, &arguments),
+        Command::Source { command } => source::source(&global, &command),
         Command::Send(arguments) => send::send(&global, &arguments),
         Command::Render { dir } => render::render(&global, &dir),
         Command::Fetch { from } => up::fetch(&global, from),

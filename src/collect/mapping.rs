@@ -89,6 +89,24 @@ pub(super) fn status(document: &Value, now: Timestamp) -> Option<Mapped> {
     Some(Mapped { status, drift, fields, unknown: object.len() - known })
 }
 
+/// Returns the fields of `document` that are in no row; long lists end with how many more there are.
+pub(super) fn ignored(document: &Value) -> Vec<String> {
+    const MOST: usize = 50;
+    let Some(object) = document.as_object() else { return Vec::new() };
+    let is_unknown = |name: &&String| !FIELDS.iter().chain(&RICHER).any(|known| known == *name);
+    let mut names: Vec<String> = object
+        .keys()
+        .filter(is_unknown)
+        .map(|name| text::clean(name, text::TAG_BYTES).to_string())
+        .collect();
+    if names.len() > MOST {
+        let more = names.len() - MOST;
+        names.truncate(MOST);
+        names.push(format!("and {more} more"));
+    }
+    names
+}
+
 /// `exchange_status: {venue: {connected | ws_connected | rest_connected, …}}`
 fn exchanges(
     document: &Map<String, Value>,

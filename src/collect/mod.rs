@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod host;
+pub mod probe;
 pub mod push;
 pub mod shim;
 pub mod simulate;

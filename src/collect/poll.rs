@@ -20,6 +20,7 @@ use super::record::{Poll, Series, Sink};
 use super::wire::{self, Answer, Names};
 use crate::base::http::{Client, Limits};
 use crate::base::metrics::Metrics;
+use crate::base::time::Timestamp;
 use crate::model::observation::{Failure, FailureReason, Process};
 
 /// How often and how long a daemon is polled.
@@ -67,17 +68,24 @@ pub(super) struct PolledDaemon {
     pub(super) pace: Pace,
 }
 
-impl PolledDaemon {
-    async fn document(&self, sink: &Sink) -> Result<Document, Failure> {
-        let limits = self.pace.limits;
-        match &self.asked {
-            Asked::Http(_, Err(words)) => {
+impl Asked {
+    /// Asks once at `now`.
+    ///
+    /// # Errors
+    /// See [`FailureReason`].
+    pub(super) async fn document(
+        &self,
+        limits: Limits,
+        now: Timestamp,
+    ) -> Result<Document, Failure> {
+        match self {
+            Self::Http(_, Err(words)) => {
                 Err(Failure::new(FailureReason::Unreachable, words.as_str()))
             }
-            Asked::Http(client, Ok(endpoint)) => fetch::http(client, endpoint, limits).await,
-            Asked::Socket(endpoint) => fetch::socket(endpoint, limits).await,
-            Asked::Exec(program) => exec::exec(program, limits).await,
-            Asked::File(watched) => file::file(watched, limits, sink.now()).await,
+            Self::Http(client, Ok(endpoint)) => fetch::http(client, endpoint, limits).await,
+            Self::Socket(endpoint) => fetch::socket(endpoint, limits).await,
+            Self::Exec(program) => exec::exec(program, limits).await,
+            Self::File(watched) => file::file(watched, limits, now).await,
         }
     }
 }
@@ -95,7 +103,7 @@ pub(super) async fn run(daemon: PolledDaemon, sink: Sink, stop: CancellationToke
         // A poll changes nothing at the daemon: a stop may cut it short.
         let document = tokio::select! {
             () = stop.cancelled() => return,
-            document = daemon.document(&sink) => document,
+            document = daemon.asked.document(daemon.pace.limits, sink.now()) => document,
         };
         let poll_ms = document.is_ok().then(|| started.elapsed().as_secs_f64() * 1e3);
         let (event_loop_lag_ms, process, waits) = (None, None, false);

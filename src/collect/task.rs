@@ -137,7 +137,7 @@ impl Collector {
 }
 
 /// Returns what is asked at every poll; `None` for a source that is not polled.
-fn asked(source: &Source, client: &Client) -> Option<Asked> {
+pub(super) fn asked(source: &Source, client: &Client) -> Option<Asked> {
     Some(match source {
         Source::Http { url, authorization } => {
             Asked::Http(client.clone(), Endpoint::new(url, authorization.as_ref()))

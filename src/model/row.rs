@@ -37,6 +37,19 @@ impl Value {
     }
 }
 
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(flag) => flag.fmt(f),
+            Self::Long(number) => number.fmt(f),
+            Self::Double(number) => number.fmt(f),
+            Self::Time(time) => time.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 macro_rules! value_from {
     ($($from:ty => |$value:ident| $make:expr;)*) => {$(
         impl From<$from> for Value {

@@ -68,6 +68,45 @@ fn schema_completions_and_manual_are_printed_without_an_instance() {
 }
 
 #[test]
+fn a_source_is_shown_with_its_rows_and_what_is_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let document = r#"{"running": true, "fetch_count": "7", "weather": "fine",
+        "exchange_status": {"okx": {"connected": true}}}"#;
+    std::fs::write(path("status.json"), document).unwrap();
+    let config = format!(
+        "[[daemon]]\nname = \"bot\"\nsource = \"file\"\npath = \"{}\"\n\
+         [[daemon]]\nname = \"gone\"\nsource = \"http\"\nurl = \"http://127.0.0.1:1/\"\n",
+        path("status.json")
+    );
+    std::fs::write(path("periscope.toml"), config).unwrap();
+    let (config, data) = (path("periscope.toml"), path("data"));
+    let test =
+        |name| periscope(&["--config", &config, "--data-dir", &data, "source", "test", name]);
+    let (code, out, err) = test("bot");
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "\"weather\": \"fine\"",
+        "daemon_metrics\n",
+        "  running = true\n",
+        "exchange_status\n",
+        "  exchange = okx\n",
+        "null because of their type or value: fetch_count\n",
+        "ignored: weather\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+    assert!(!out.contains("fetch_count = "), "{out}");
+    let (code, _, err) = test("gone");
+    assert!(code == 1 && err.contains("refused: ") && err.contains("bot, gone"), "{err}");
+    let (code, _, err) = test("nobody");
+    assert!(code == 1 && err.contains("socket_missing: "), "{err}");
+    std::fs::write(path("status.json"), "{\"weather\": \"fine\"}").unwrap();
+    let (code, out, _) = test("bot");
+    assert!(code == 1 && out.contains("no rows"), "{out}");
+}
+
+#[test]
 fn a_closed_pipe_ends_a_command_quietly() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_periscope"))
         .arg("schema")

@@ -174,8 +174,10 @@ async fn a_suspended_table_is_named_with_the_command_that_mends_it() {
 async fn ten_thousand_symbols_are_capped_and_told() {
     const POLLS: u64 = 20;
     const EACH: u64 = 500;
+    // Every document is served a few times: on a busy machine a poll may be given up.
+    const TIMES: u64 = 3;
     let daemon = Daemon::serving(|n| {
-        let first = n.min(POLLS).saturating_sub(1) * EACH;
+        let first = n.div_ceil(TIMES).min(POLLS).saturating_sub(1) * EACH;
         let pipelines: Vec<String> = (first..first + EACH)
             .map(|number| {
                 format!(
@@ -201,7 +203,7 @@ async fn ten_thousand_symbols_are_capped_and_told() {
     rig.periscope.ready().await;
     let told = rig.periscope.told("writer", "more than 1000 different values").await;
     assert!(told.contains("pipeline_metrics.symbol") && told.contains("__other__"), "{told}");
-    until("every value to be stored", Duration::from_secs(60), || async {
+    until("every value to be stored", Duration::from_secs(180), || async {
         let rows = rig
             .sql(
                 "select count_distinct(symbol), count_distinct(records_count) \
