@@ -191,16 +191,9 @@ pub static VIEWS: [&View; 5] = [
 ];
 
 impl View {
-    /// Returns the statement that creates the view if it is missing, keeping rows `ttl_days`.
-    ///
-    /// The base table must exist. The server needs a refresh worker
-    /// (`mat.view.refresh.worker.count` of 1 or more), else the view stays empty.
-    pub fn ddl(&self, ttl_days: u32) -> String {
-        let mut sql = format!(
-            "CREATE MATERIALIZED VIEW IF NOT EXISTS {} WITH BASE {} REFRESH IMMEDIATE AS (\n    \
-             SELECT {TIMESTAMP}",
-            self.name, self.base.name
-        );
+    /// Returns the query that the view keeps, as it stands in [`View::ddl`].
+    pub fn query(&self) -> String {
+        let mut sql = format!("SELECT {TIMESTAMP}");
         // Writing to a String cannot fail.
         for key in self.base.keys() {
             let _ignored = write!(sql, ", {}", key.name);
@@ -209,12 +202,22 @@ impl View {
         for column in self.columns {
             let _ignored = write!(sql, ",\n        {} AS {}", column.expression, column.name);
         }
-        let _ignored = write!(
-            sql,
-            "\n    FROM {} SAMPLE BY 1h\n) PARTITION BY DAY TTL {ttl_days} DAYS;\n",
-            self.base.name
-        );
+        let _ignored = write!(sql, "\n    FROM {} SAMPLE BY 1h", self.base.name);
         sql
+    }
+
+    /// Returns the statement that creates the view if it is missing, keeping rows `ttl_days`.
+    ///
+    /// The base table must exist. The server needs a refresh worker
+    /// (`mat.view.refresh.worker.count` of 1 or more), else the view stays empty.
+    pub fn ddl(&self, ttl_days: u32) -> String {
+        format!(
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS {} WITH BASE {} REFRESH IMMEDIATE AS (\n    \
+             {}\n) PARTITION BY DAY TTL {ttl_days} DAYS;\n",
+            self.name,
+            self.base.name,
+            self.query()
+        )
     }
 }
 

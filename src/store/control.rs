@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::conditions::{Conditions, Source};
 use super::deliver::Gate;
-use super::exec::Target;
+use super::exec::{ExecError, Target};
 use super::spool::thread::Mailbox;
 use super::tables::Tables;
 use super::wal::{self, Watch};
@@ -55,31 +55,34 @@ struct Admitted {
     target: Arc<Target>,
 }
 
+/// What is looked at again and again, and when it was last.
+struct Rounds {
+    watch: Watch,
+    watched: Instant,
+    compared: Instant,
+    /// Of which server, and when. Views are no reason to let rows wait, so they are looked at after
+    /// the gate has opened.
+    viewed: Option<(u64, Instant)>,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { watch: Watch::default(), watched: now, compared: now, viewed: None }
+    }
+}
+
 impl Control {
     /// Runs until the sender of `server` is gone, and then waits for ever: what is in the spool
     /// stays there.
     pub async fn run(mut self, mut server: watch::Receiver<ServerState>) {
         let mut admitted: Option<Admitted> = None;
-        let mut watch = Watch::default();
-        let mut watched = Instant::now();
-        let mut checked = Instant::now();
+        let mut rounds = Rounds::new();
         loop {
             let state = server.borrow_and_update().clone();
             self.regulate(&state, &mut admitted).await;
             if let Some(Admitted { target, .. }) = admitted.as_ref().filter(|_| self.is_open()) {
-                if watched.elapsed() >= WATCH {
-                    watched = Instant::now();
-                    self.watch_tables(&mut watch, target, &state).await;
-                    if let Err(error) = self.tables.look_for_others(target, &self.client).await {
-                        tracing::debug!(%error, "tables could not be looked at");
-                    }
-                }
-                if checked.elapsed() >= COMPARE {
-                    checked = Instant::now();
-                    if let Err(error) = self.tables.check_again(target, &self.client).await {
-                        tracing::debug!(%error, "tables could not be checked");
-                    }
-                }
+                self.look_after(&mut rounds, target, &state).await;
             }
             self.conditions.publish();
             tokio::select! {
@@ -89,6 +92,34 @@ impl Control {
                 },
                 () = tokio::time::sleep(TICK) => {}
             }
+        }
+    }
+
+    /// Looks at tables and views of a server that takes rows, each as often as it is due.
+    async fn look_after(&self, rounds: &mut Rounds, target: &Target, state: &ServerState) {
+        let told = |result: Result<(), ExecError>, what: &str| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "{what}");
+            }
+        };
+        if rounds.watched.elapsed() >= WATCH {
+            rounds.watched = Instant::now();
+            self.watch_tables(&mut rounds.watch, target, state).await;
+            let looked = self.tables.look_for_others(target, &self.client).await;
+            told(looked, "tables could not be looked at");
+        }
+        if rounds.compared.elapsed() >= COMPARE {
+            rounds.compared = Instant::now();
+            let checked = self.tables.check_again(target, &self.client).await;
+            told(checked, "tables could not be checked");
+        }
+        let is_due = rounds.viewed.is_none_or(|(generation, at)| {
+            generation != state.generation || at.elapsed() >= COMPARE
+        });
+        if is_due {
+            rounds.viewed = Some((state.generation, Instant::now()));
+            let checked = self.tables.check_views(target, &self.client).await;
+            told(checked, "views could not be checked");
         }
     }
 

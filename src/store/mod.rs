@@ -28,4 +28,5 @@ pub mod text;
 pub mod validate;
 mod values;
 pub mod verdict;
+pub mod views;
 pub mod wal;

@@ -133,7 +133,7 @@ fn differences(table: &Table, found: &FoundTable) -> Vec<String> {
 }
 
 /// Returns hours from a number and a unit as `tables()` tells them.
-fn ttl_hours(value: u64, unit: &str) -> Option<u64> {
+pub(super) fn ttl_hours(value: u64, unit: &str) -> Option<u64> {
     let hours = match unit {
         "HOUR" => 1,
         "DAY" => 24,

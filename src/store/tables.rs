@@ -9,6 +9,7 @@ use super::exec::{ExecError, Target};
 use super::feed::Feed;
 use super::schema::{self, Outcome};
 use super::spool::thread::Mailbox;
+use super::views::Views;
 use crate::base::health::{Board, Health, Part};
 use crate::base::http::Client;
 use crate::config::Retention;
@@ -28,6 +29,7 @@ struct State {
 pub struct Tables {
     state: Arc<Mutex<State>>,
     retention: Arc<Retention>,
+    views: Views,
     feed: Feed,
     mailbox: Mailbox,
     board: Board,
@@ -36,7 +38,9 @@ pub struct Tables {
 impl Tables {
     /// Makes one that knows nothing yet.
     pub fn new(retention: Retention, feed: Feed, mailbox: Mailbox, board: Board) -> Self {
-        Self { state: Arc::default(), retention: Arc::new(retention), feed, mailbox, board }
+        let retention = Arc::new(retention);
+        let views = Views::new(Arc::clone(&retention));
+        Self { state: Arc::default(), retention, views, feed, mailbox, board }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -49,6 +53,7 @@ impl Tables {
     /// The server does not answer or refuses a statement; some tables may be unchecked.
     pub async fn check_all(&self, target: &Target, client: &Client) -> Result<bool, ExecError> {
         *self.lock() = State::default();
+        self.views.forget();
         let mut made = false;
         for table in TABLES {
             made |= self.ensure(target, client, table).await? == Outcome::Made;
@@ -98,6 +103,21 @@ impl Tables {
         for table in TABLES {
             self.check(target, client, table).await?;
         }
+        Ok(())
+    }
+
+    /// Brings the hourly views to what is declared, as far as that is ours to do.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn check_views(&self, target: &Target, client: &Client) -> Result<(), ExecError> {
+        let is_ours = |table: &Table| {
+            let state = self.lock();
+            let outcome = state.checked.get(table.name);
+            outcome.is_some_and(|outcome| !matches!(outcome, Outcome::Foreign(_)))
+        };
+        self.views.check(target, client, is_ours).await?;
+        self.publish();
         Ok(())
     }
 
@@ -192,7 +212,7 @@ impl Tables {
     }
 
     fn publish(&self) {
-        let reasons: Vec<String> = {
+        let mut reasons: Vec<String> = {
             let state = self.lock();
             let outcomes = state.checked.values();
             let foreign = outcomes.filter_map(|outcome| match outcome {
@@ -201,6 +221,7 @@ impl Tables {
             });
             foreign.chain(state.aside.values().cloned()).collect()
         };
+        reasons.extend(self.views.reasons());
         let health = if reasons.is_empty() {
             Health::Ok
         } else {

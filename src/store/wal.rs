@@ -9,6 +9,7 @@ use super::exec::{ExecError, Target};
 use crate::base::http::Client;
 use crate::base::time::Timestamp;
 use crate::model::table;
+use crate::model::view::VIEWS;
 
 /// How long a table may not progress before it is told.
 const STALLED: Duration = Duration::from_secs(30);
@@ -18,7 +19,7 @@ const RESUME_PAUSE: Duration = Duration::from_secs(30);
 /// One of our tables as `wal_tables()` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalTable {
-    /// Name, one of the declared ones.
+    /// Name, one of the declared tables or views.
     pub name: &'static str,
     /// Whether it stopped applying what it accepted.
     pub suspended: bool,
@@ -57,7 +58,7 @@ pub async fn look(target: &Target, client: &Client) -> Result<Vec<WalTable>, Exe
     let rows = target.exec(client, sql).await?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let found = rows.iter().filter_map(|row| {
-        let name = table::find(row.get("name").as_str()?)?.name;
+        let name = declared(row.get("name").as_str()?)?;
         Some(WalTable {
             name,
             suspended: row.get("suspended").as_bool().unwrap_or(false),
@@ -68,6 +69,17 @@ pub async fn look(target: &Target, client: &Client) -> Result<Vec<WalTable>, Exe
         })
     });
     Ok(found.collect())
+}
+
+/// Returns the name of a table or view of ours.
+fn declared(name: &str) -> Option<&'static str> {
+    let view = || Some(VIEWS.iter().find(|view| view.name == name)?.name);
+    table::find(name).map(|table| table.name).or_else(view)
+}
+
+/// What a name stands for, in words and in SQL.
+fn kind(name: &str) -> (&'static str, &'static str) {
+    if table::find(name).is_some() { ("table", "TABLE") } else { ("view", "MATERIALIZED VIEW") }
 }
 
 #[derive(Debug)]
@@ -119,10 +131,11 @@ impl Watch {
                 continue;
             }
             let name = table.name;
-            let resume = format!("ALTER TABLE {name} RESUME WAL");
+            let (kind, kind_sql) = kind(name);
+            let resume = format!("ALTER {kind_sql} {name} RESUME WAL");
             if table.suspended {
                 judgement.reasons.push(format!(
-                    "table {name} is suspended ({}: {}): rows are accepted but not visible since \
+                    "{kind} {name} is suspended ({}: {}): rows are accepted but not visible since \
                      {}; once the cause is gone run \"{resume}\"",
                     if table.tag.is_empty() { "no cause given" } else { &table.tag },
                     table.message,
@@ -136,7 +149,7 @@ impl Watch {
                 }
             } else if instant.duration_since(lagging.seen) >= STALLED {
                 judgement.reasons.push(format!(
-                    "table {name} does not progress: rows are accepted but not visible since {}; \
+                    "{kind} {name} does not progress: rows are accepted but not visible since {}; \
                      see the log of questdb",
                     lagging.since
                 ));
@@ -171,6 +184,12 @@ mod tests {
         let judged = watch.judge(&full, later, start + RESUME_PAUSE, true);
         assert_eq!(judged.statements, resume);
         assert!(judged.reasons[0].contains("since 1970-01-01T00:00:00Z"));
+        let view = [WalTable { name: "daemon_metrics_1h", ..table(true, 3, 9, "") }];
+        let text = Watch::default().judge(&view, now, start, false).reasons.remove(0);
+        assert!(
+            text.contains("\"ALTER MATERIALIZED VIEW daemon_metrics_1h RESUME WAL\""),
+            "{text}"
+        );
         let other = [table(true, 3, 9, "OUT OF MEMORY")];
         assert!(watch.judge(&other, later, start + RESUME_PAUSE * 3, true).statements.is_empty());
         assert_eq!(

@@ -29,3 +29,4 @@ mod spool_tools;
 mod store;
 mod supervise_unit;
 mod support;
+mod views;

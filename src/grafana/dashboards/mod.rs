@@ -15,6 +15,7 @@ pub mod style;
 mod system;
 mod trading;
 
+use crate::rules::rule::Rule;
 use panel::Dashboard;
 
 /// Fixed uid of periscope's data source.
@@ -96,6 +97,17 @@ pub fn panel_id(dashboard_uid: &str, key: &str) -> Option<u32> {
     dashboard.panels().find(|panel| panel.key == key).map(|panel| panel.id)
 }
 
+/// Returns the thresholds of `rules` as [`render_for`] asks for them: by id and severity, and as
+/// `ID.for` how long the rule waits, seconds.
+pub fn thresholds(rules: &[Rule]) -> impl Fn(&str, &str) -> Option<f64> {
+    move |id, severity| {
+        let (id, is_hold) = id.strip_suffix(".for").map_or((id, false), |id| (id, true));
+        let of = |rule: &&Rule| rule.id == id && rule.severity.word() == severity;
+        let rule = rules.iter().find(of)?;
+        Some(if is_hold { rule.hold.as_secs_f64() } else { rule.limit.threshold })
+    }
+}
+
 /// Returns uid of the dashboard and id of the panel that explain the alert rule `rule`, for the
 /// link in its message; `None` if no panel does.
 pub fn panel_of(rule: &str) -> Option<(String, u32)> {
@@ -112,28 +124,11 @@ mod tests {
 
     use super::panel::Kind;
     use super::*;
+    use crate::rules::catalog;
 
-    /// The thresholds of the shipped rules that panels are coloured by.
+    /// The thresholds of the shipped rules.
     fn shipped(rule: &str, severity: &str) -> Option<f64> {
-        match (rule, severity) {
-            ("daemon_restarted" | "pipeline_gap" | "rows_refused", "warning") => Some(0.0),
-            ("daemon_error_rate", "warning") => Some(10.0),
-            ("daemon_error_ratio" | "trading_fill_rate", _) => {
-                ((rule == "trading_fill_rate") == (severity == "warning")).then_some(0.5)
-            }
-            ("daemon_memory", "warning") => Some(800e6),
-            ("daemon_memory", "critical") => Some(1_200e6),
-            ("event_loop_blocked", "warning") => Some(999.0),
-            ("exchange_latency" | "pipeline_latency", "warning") => Some(500.0),
-            ("exchange_reconnect_storm", "warning") => Some(5.0),
-            ("pipeline_gap", "critical") => Some(300.0),
-            ("trading_drawdown", "warning") => Some(0.05),
-            ("trading_drawdown", "critical") => Some(0.1),
-            ("spool_growing", "warning") => Some(60.0),
-            ("disk_low", "warning") => Some(5e9),
-            ("disk_low", "critical") => Some(2e9),
-            _ => None,
-        }
+        thresholds(&catalog::shipped().unwrap())(rule, severity)
     }
 
     /// `UPDATE_GOLDEN=1 cargo test --lib dashboards` renews the files.
@@ -243,34 +238,9 @@ mod tests {
 
     #[test]
     fn every_shipped_rule_has_a_panel_that_explains_it() {
-        let rules = [
-            "daemon_down",
-            "daemon_unreachable",
-            "daemon_stuck",
-            "daemon_restarted",
-            "daemon_error_rate",
-            "daemon_error_ratio",
-            "daemon_memory",
-            "event_loop_blocked",
-            "exchange_disconnected",
-            "exchange_latency",
-            "exchange_reconnect_storm",
-            "exchange_silent",
-            "pipeline_gap",
-            "pipeline_stalled",
-            "pipeline_latency",
-            "trading_drawdown",
-            "trading_fill_rate",
-            "spool_growing",
-            "samples_lost",
-            "rows_refused",
-            "questdb_down",
-            "questdb_wal_suspended",
-            "disk_low",
-            "grafana_down",
-            "channel_failing",
-        ];
-        for rule in rules {
+        let shipped = catalog::shipped().unwrap();
+        let rules: BTreeSet<&str> = shipped.iter().map(|rule| rule.id.as_str()).collect();
+        for rule in &rules {
             let (uid, id) = panel_of(rule).unwrap_or_else(|| panic!("{rule} has no panel"));
             assert!(uid.starts_with("periscope-") && id > 0);
         }
@@ -279,7 +249,7 @@ mod tests {
             .flat_map(|one| one.panels().flat_map(|panel| panel.rules))
             .copied()
             .collect();
-        assert_eq!(declared, BTreeSet::from(rules), "a panel explains a rule that does not exist");
+        assert_eq!(declared, rules, "a panel explains a rule that does not exist");
         assert_eq!(panel_of("no_such_rule"), None);
     }
 
