@@ -58,6 +58,7 @@ pub(super) async fn start(
         sink: Sink {
             file: config.data_dir.join("simulator.log"),
             log: |line| tracing::debug!(target: "simulator", "{line}"),
+            is_wrong: |_| false,
         },
     };
     let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10), shared.seed);

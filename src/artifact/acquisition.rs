@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::acquired::{AcquireError, NoWay, Try, blocking};
 use super::download::{self, DownloadError};
 use super::install::{Cache, InstallError, Proof};
 use super::java::{self, Java};
 use super::progress::Progress;
-use super::questdb::{AcquireError, Installed, NoWay, Request, Try, blocking};
+use super::questdb::{self, Installed, Program, Request};
 use super::{maven, release};
 use crate::base::http::Client;
 
@@ -53,7 +54,10 @@ impl Acquisition {
             progress(Progress::Step(step));
             (this, found) = this.off_runtime(stop, Self::maven).await?;
         }
-        found.ok_or(AcquireError::NoWay(NoWay { version, tries: this.tries }))
+        found.ok_or_else(|| {
+            let remedy = questdb::remedy(&version, this.java.is_some());
+            AcquireError::NoWay(NoWay { name: "questdb", version, tries: this.tries, remedy })
+        })
     }
 
     /// Runs `step` where it may block and gives everything back.
@@ -95,16 +99,16 @@ impl Acquisition {
     fn cached(&mut self, source: &'static str) -> Option<Installed> {
         let version = self.request.version.clone();
         let program = match self.cache.find(&version) {
-            Ok(Some(program)) => program,
-            Ok(None) => {
-                self.note("cache", "empty");
-                return None;
-            }
+            Ok(found) => found.and_then(|folder| Program::in_folder(&folder)),
             Err(error) => {
                 tracing::warn!(reason = %error, "the cached questdb is not used");
                 self.note("cache", error.to_string());
                 return None;
             }
+        };
+        let Some(program) = program else {
+            self.note("cache", "empty");
+            return None;
         };
         let java = program.java(|| self.java.clone().ok_or_else(|| "needs Java".to_owned()));
         match java {

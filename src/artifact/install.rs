@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::lock::{Lock, sync_folder};
-use super::questdb::Program;
 use super::release;
 use super::unpack::{Limits, UnpackError, unpack};
 use super::verify::Sha256;
@@ -56,8 +55,13 @@ pub enum InstallError {
     #[error(transparent)]
     Unpack(#[from] UnpackError),
     /// The archive does not hold what a release holds.
-    #[error("{0} holds no questdb.jar and no runtime")]
-    Empty(String),
+    #[error("{name} holds {parts}")]
+    Empty {
+        /// Name of the archive.
+        name: String,
+        /// What is missing.
+        parts: &'static str,
+    },
     /// The disk refuses.
     #[error("{path}: {source}")]
     Io {
@@ -68,10 +72,22 @@ pub enum InstallError {
     },
 }
 
-/// `artifacts/`, held exclusively until dropped.
+/// What is kept in a cache, and how a folder that holds it is recognised.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// First part of the folder's name: `questdb`.
+    pub name: &'static str,
+    /// Returns the file whose checksum stands for the whole folder; `None`: it is no such folder.
+    pub key_file: fn(&Path) -> Option<&'static str>,
+    /// What an archive lacks that holds no such folder: `no questdb.jar`.
+    pub parts: &'static str,
+}
+
+/// A folder of `artifacts/`, held exclusively until dropped.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
+    product: Product,
     lock: Lock,
     /// Keeps the file lock; the system releases it even after a kill.
     _held: fs::File,
@@ -83,7 +99,7 @@ impl Cache {
     ///
     /// # Errors
     /// The folder cannot be made or written, or its lock file is damaged.
-    pub fn open(folder: &Path) -> Result<Option<Self>, InstallError> {
+    pub fn open(folder: &Path, product: Product) -> Result<Option<Self>, InstallError> {
         let io = |source| InstallError::Io { path: folder.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
         let held = fs::File::create(folder.join("in-use")).map_err(io)?;
@@ -92,8 +108,8 @@ impl Cache {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(io(error.into())),
         }
-        let this =
-            Self { folder: folder.to_owned(), lock: Lock::load(folder).map_err(io)?, _held: held };
+        let lock = Lock::load(folder).map_err(io)?;
+        let this = Self { folder: folder.to_owned(), product, lock, _held: held };
         this.clear_staging().map_err(io)?;
         Ok(Some(this))
     }
@@ -119,28 +135,37 @@ impl Cache {
         self.lock.get(name).is_some() || release::pinned(name).is_some()
     }
 
-    /// Returns what is installed for `version`, after checking it.
+    /// Returns the folder of what is installed for `version`, after checking it.
     ///
     /// # Errors
     /// It is corrupt and was moved aside, or it cannot be read.
-    pub(super) fn find(&self, version: &str) -> Result<Option<Program>, InstallError> {
-        let folder = self.folder.join(format!("questdb-{version}"));
+    pub(super) fn find(&self, version: &str) -> Result<Option<PathBuf>, InstallError> {
+        let folder = self.place_of(version);
         if !folder.exists() {
             return Ok(None);
         }
-        let key = key_file(&folder);
-        let sum = Sha256::of_file(&folder.join(key)).map(|sum| sum.to_string());
-        let recorded = self.lock.get(&format!("questdb-{version}/{key}"));
-        match (sum, recorded, Program::in_folder(&folder)) {
-            (Ok(sum), Some(recorded), Some(program)) if sum == recorded => Ok(Some(program)),
-            _ => {
-                let aside = folder.with_file_name(format!("questdb-{version}.corrupt"));
-                let io = |source| InstallError::Io { path: folder.clone(), source };
-                remove_folder(&aside).map_err(io)?;
-                fs::rename(&folder, &aside).map_err(io)?;
-                Err(InstallError::Corrupt { path: folder, aside })
-            }
+        if let Some(key) = (self.product.key_file)(&folder)
+            && let Ok(sum) = Sha256::of_file(&folder.join(key))
+            && self.lock.get(&self.key(version, key)) == Some(sum.to_string().as_str())
+        {
+            return Ok(Some(folder));
         }
+        let mut name = folder.file_name().unwrap_or_default().to_owned();
+        name.push(".corrupt");
+        let aside = folder.with_file_name(name);
+        let io = |source| InstallError::Io { path: folder.clone(), source };
+        remove_folder(&aside).map_err(io)?;
+        fs::rename(&folder, &aside).map_err(io)?;
+        Err(InstallError::Corrupt { path: folder, aside })
+    }
+
+    fn place_of(&self, version: &str) -> PathBuf {
+        self.folder.join(format!("{}-{version}", self.product.name))
+    }
+
+    /// Name in the lock file of the file that stands for an installed folder.
+    fn key(&self, version: &str, key: &str) -> String {
+        format!("{}-{version}/{key}", self.product.name)
     }
 
     /// Installs the jar at `from`.
@@ -190,9 +215,13 @@ impl Cache {
         let inner = fs::read_dir(&unpacked).map_err(io)?.flatten().map(|entry| entry.path());
         let whole = inner
             .into_iter()
-            .find(|folder| Program::in_folder(folder).is_some())
-            .ok_or_else(|| InstallError::Empty(name.to_owned()))?;
+            .find(|folder| (self.product.key_file)(folder).is_some())
+            .ok_or_else(|| self.empty(name))?;
         self.place(version, &whole, source)
+    }
+
+    fn empty(&self, name: &str) -> InstallError {
+        InstallError::Empty { name: name.to_owned(), parts: self.product.parts }
     }
 
     fn fresh(&self, name: &str) -> Result<PathBuf, InstallError> {
@@ -235,10 +264,10 @@ impl Cache {
     /// Moves the prepared folder to its place. The record comes first: what is in place without
     /// one would count as corrupt.
     fn place(&mut self, version: &str, prepared: &Path, source: &str) -> Result<(), InstallError> {
-        let key = key_file(prepared);
+        let key = (self.product.key_file)(prepared).ok_or_else(|| self.empty(version))?;
         let sum = sum_of(&prepared.join(key))?;
-        self.record(&format!("questdb-{version}/{key}"), sum, source)?;
-        let target = self.folder.join(format!("questdb-{version}"));
+        self.record(&self.key(version, key), sum, source)?;
+        let target = self.place_of(version);
         let io = |source| InstallError::Io { path: target.clone(), source };
         sync_folder(&prepared.join(key)).map_err(io)?;
         remove_folder(&target).map_err(io)?;
@@ -246,11 +275,6 @@ impl Cache {
         sync_folder(&target).map_err(io)?;
         self.clear_staging().map_err(io)
     }
-}
-
-/// The file that holds the server: the jar, or the modules of a runtime image.
-fn key_file(folder: &Path) -> &'static str {
-    if folder.join("questdb.jar").exists() { "questdb.jar" } else { "lib/modules" }
 }
 
 fn sum_of(path: &Path) -> Result<Sha256, InstallError> {
@@ -267,10 +291,11 @@ fn remove_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::questdb::PRODUCT;
     use super::*;
 
     fn cache(folder: &Path) -> Cache {
-        Cache::open(folder).unwrap().unwrap()
+        Cache::open(folder, PRODUCT).unwrap().unwrap()
     }
 
     fn jar(folder: &Path, content: &str) -> PathBuf {
@@ -327,8 +352,8 @@ mod tests {
         fs::create_dir_all(&left).unwrap();
         let first = cache(folder.path());
         assert!(!left.exists());
-        assert!(Cache::open(folder.path()).unwrap().is_none());
+        assert!(Cache::open(folder.path(), PRODUCT).unwrap().is_none());
         drop(first);
-        assert!(Cache::open(folder.path()).unwrap().is_some());
+        assert!(Cache::open(folder.path(), PRODUCT).unwrap().is_some());
     }
 }

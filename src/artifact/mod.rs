@@ -4,8 +4,10 @@
 //! `mvn` and `java -version` are the only programs run here; both are short-lived helpers whose
 //! end is waited for, so they need not come from the thread that forks the servers.
 
+pub mod acquired;
 mod acquisition;
 pub mod download;
+pub mod grafana;
 pub mod install;
 pub mod jar;
 pub mod java;

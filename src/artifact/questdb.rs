@@ -4,15 +4,15 @@
 //! Everything is prepared in a staging folder and moved to its place by one rename: a kill at any
 //! moment leaves nothing half installed. What is installed is written down in `lock.toml` first.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::acquired::{AcquireError, blocking, open_cache};
 use super::acquisition::Acquisition;
 use super::download::Patience;
-use super::install::Cache;
+use super::install::Product;
 use super::java::{self, Java};
 use super::progress::Progress;
 use super::{jar, maven, release};
@@ -91,70 +91,26 @@ pub struct Installed {
     pub source: &'static str,
 }
 
-/// One way that was tried, and why it gave nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Try {
-    /// The way.
-    pub way: &'static str,
-    /// Why not.
-    pub reason: String,
-}
-
-/// Why there is no `QuestDB`.
-#[derive(Debug, thiserror::Error)]
-pub enum AcquireError {
-    /// The configured folder cannot be used; nothing else was tried.
-    #[error("questdb.home = {home}: {reason}")]
-    Home {
-        /// The folder.
-        home: PathBuf,
-        /// What is wrong with it.
-        reason: String,
+/// `QuestDB` in the cache.
+pub(super) const PRODUCT: Product = Product {
+    name: "questdb",
+    key_file: |folder| {
+        let program = Program::in_folder(folder)?;
+        Some(if program.jar.is_some() { "questdb.jar" } else { "lib/modules" })
     },
-    /// Every way failed.
-    #[error(transparent)]
-    NoWay(NoWay),
-    /// The cache folder cannot be used.
-    #[error("use the folder {folder}: {reason}")]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// The system's words.
-        reason: String,
-    },
-    /// The caller asked to stop.
-    #[error("stopped")]
-    Stopped,
-}
+    parts: "no questdb.jar and no runtime",
+};
 
-/// All ways that were tried.
-#[derive(Debug)]
-pub struct NoWay {
-    pub(super) version: String,
-    pub(super) tries: Vec<Try>,
-}
-
-impl std::error::Error for NoWay {}
-
-impl fmt::Display for NoWay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no way to get questdb {}: ", self.version)?;
-        for Try { way, reason } in &self.tries {
-            write!(f, "{way}: {reason}; ")?;
-        }
-        let no_java = self.tries.iter().any(|tried| tried.way == "java");
-        if no_java {
-            f.write_str("to mend it, install Java 17 or newer, for example: apt install openjdk-17-jre-headless")
-        } else {
-            write!(
-                f,
-                "to mend it, run where there is a network: mvn dependency:get -Dtransitive=false \
-                 -Dartifact={}, or put questdb-{}.jar into a folder and run: periscope fetch --from FOLDER",
-                maven::coordinates(&self.version),
-                self.version
-            )
-        }
+/// Returns what mends a machine on which every way failed.
+pub(super) fn remedy(version: &str, has_java: bool) -> String {
+    if !has_java {
+        return "install Java 17 or newer, for example: apt install openjdk-17-jre-headless".into();
     }
+    format!(
+        "run where there is a network: mvn dependency:get -Dtransitive=false -Dartifact={}, or put \
+         questdb-{version}.jar into a folder and run: periscope fetch --from FOLDER",
+        maven::coordinates(version),
+    )
 }
 
 /// Finds or gets `QuestDB` as `request` says.
@@ -172,24 +128,16 @@ pub async fn acquire(
         let request = Arc::clone(&request);
         return blocking(&home.clone(), move || at_home(&request, &home)).await?;
     }
-    let cache = open_cache(&request.folder, stop, progress).await?;
+    let cache = open_cache(&request.folder, PRODUCT, stop, progress).await?;
     Acquisition::new(request, cache).run(client, stop, progress).await
-}
-
-/// Runs `work` where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    folder: &Path,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, AcquireError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| AcquireError::Folder {
-        folder: folder.to_owned(),
-        reason: error.to_string(),
-    })
 }
 
 /// The configured folder is the user's own: its version is read, its checksum is not asked for.
 fn at_home(request: &Request, home: &Path) -> Result<Installed, AcquireError> {
-    let refuse = |reason: String| AcquireError::Home { home: home.to_owned(), reason };
+    let refuse = |reason: String| {
+        let key = "questdb.home";
+        AcquireError::Home { key, home: home.to_owned(), reason }
+    };
     let found = Program::in_folder(home)
         .or_else(|| {
             // An archive unpacked as it is has one folder inside.
@@ -237,31 +185,6 @@ impl Program {
             None => otherwise(),
             Some(program) => java::inspect(program)
                 .ok_or_else(|| format!("{} does not tell its version", program.display())),
-        }
-    }
-}
-
-async fn open_cache(
-    folder: &Path,
-    stop: &CancellationToken,
-    progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Cache, AcquireError> {
-    let mut told = false;
-    loop {
-        let path = folder.to_owned();
-        let opened = blocking(folder, move || Cache::open(&path)).await?;
-        let refused = |reason: String| AcquireError::Folder { folder: folder.to_owned(), reason };
-        match opened.map_err(|error| refused(error.to_string()))? {
-            Some(cache) => return Ok(cache),
-            None if !told => {
-                progress(Progress::Step("waiting for another periscope that fetches".to_owned()));
-                told = true;
-            }
-            None => {}
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Err(AcquireError::Stopped),
-            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The official releases of `QuestDB`: names, pinned checksums, and the digests that GitHub
-//! publishes. Pure.
+//! The official releases of `QuestDB` and Grafana: names, pinned checksums, and the digests that
+//! GitHub publishes. Pure.
 
 use serde::Deserialize;
 
@@ -9,6 +9,22 @@ use super::verify::Sha256;
 pub const RELEASES: &str = "https://github.com/questdb/questdb/releases/download";
 /// Where GitHub tells about a release: `BASE/VERSION`.
 pub const RELEASES_API: &str = "https://api.github.com/repos/questdb/questdb/releases/tags";
+
+/// Where Grafana's archives are downloaded from: `BASE/VERSION/FILE`.
+pub const GRAFANA: &str = "https://dl.grafana.com/grafana/release";
+
+/// Version and archive of Grafana for this machine; the name holds the number of the build, so that
+/// only known ones can be asked for.
+#[cfg(target_arch = "x86_64")]
+pub const GRAFANA_ARCHIVES: &[(&str, &str)] =
+    &[("12.4.2", "grafana_12.4.2_23531306697_linux_amd64.tar.gz")];
+/// See above.
+#[cfg(target_arch = "aarch64")]
+pub const GRAFANA_ARCHIVES: &[(&str, &str)] =
+    &[("12.4.2", "grafana_12.4.2_23531306697_linux_arm64.tar.gz")];
+/// See above: none for other machines.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub const GRAFANA_ARCHIVES: &[(&str, &str)] = &[];
 
 /// Checksums known when this program was built. A file of such a name must have exactly this one.
 const PINNED: &[(&str, &str)] = &[
@@ -21,6 +37,14 @@ const PINNED: &[(&str, &str)] = &[
     (
         "questdb-9.4.1-no-jre-bin.tar.gz",
         "2c53b236e79e138f7f7c97e2b4e876c2d2d9077bb16f22895232603138441739",
+    ),
+    (
+        "grafana_12.4.2_23531306697_linux_amd64.tar.gz",
+        "f240b200a803bf64592fae645331750c2681df5f07496743d714db12393a591f",
+    ),
+    (
+        "grafana_12.4.2_23531306697_linux_arm64.tar.gz",
+        "28f37f0952e923e90aed02c7d71cef7443705a9a37ba5439b76d7f72aeb1a63f",
     ),
 ];
 
@@ -69,6 +93,13 @@ mod tests {
             assert_eq!(pinned(name).unwrap().to_string(), *sum);
         }
         assert_eq!(pinned("questdb-0.0.1.jar"), None);
+    }
+
+    #[test]
+    fn the_default_grafana_has_a_pinned_archive() {
+        let version = crate::config::defaults::GRAFANA_VERSION;
+        let archive = GRAFANA_ARCHIVES.iter().find(|(of, _)| *of == version);
+        assert!(archive.is_some_and(|(_, name)| pinned(name).is_some()), "{archive:?}");
     }
 
     #[test]

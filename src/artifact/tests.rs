@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
+use super::acquired::AcquireError;
 use super::download::{DownloadError, Patience, download};
 use super::java::Places;
 use super::progress::Progress;
-use super::questdb::{AcquireError, Installed, Request, Sources, acquire};
+use super::questdb::{Installed, Request, Sources, acquire};
 use super::verify::Sha256;
 use crate::base::http::Client;
 

@@ -46,6 +46,7 @@ pub async fn start(
         on_owner_death: Signal::KILL,
         oom_score_adj: 500,
         sink: Sink {
+            is_wrong: |_| false,
             file: folder.join(format!("{name}.log")),
             log: |line| tracing::trace!("{line}"),
         },

@@ -66,7 +66,7 @@ pub struct ServerState {
     pub generation: u64,
     /// Restarts since periscope started.
     pub restarts: u64,
-    /// Why it is not ready and the next step; empty when ready.
+    /// Why it is not ready, or ready only in part, and the next step; empty when all is well.
     pub reason: String,
 }
 

@@ -1,5 +1,5 @@
-//! Why the server has ended, in words that lead to the next step. Pure, besides the counter of the
-//! kernel's kills.
+//! Why a server has ended, in words that lead to the next step. Pure, besides the counter of the
+//! kernel's kills and the look at the disk.
 
 use std::fs;
 use std::path::Path;
@@ -9,55 +9,123 @@ use super::policy::Kind;
 
 /// What is known about an end.
 #[derive(Debug)]
-pub(super) struct Evidence<'a> {
-    pub(super) exit: Exit,
+pub struct Evidence<'a> {
+    /// How it ended.
+    pub exit: Exit,
     /// Last lines that tell of errors.
-    pub(super) errors: &'a [String],
+    pub errors: &'a [String],
     /// Last lines of all.
-    pub(super) lines: &'a [String],
+    pub lines: &'a [String],
     /// Whether the kernel has ended a process for lack of memory meanwhile.
-    pub(super) out_of_memory: bool,
-    /// Whether there is no room left for its data.
-    pub(super) disk_full: bool,
+    pub out_of_memory: bool,
     /// Whether it ended before it had answered.
-    pub(super) starting: bool,
-    /// The data root.
-    pub(super) root: &'a Path,
-    /// The jar, if it is one of its own.
-    pub(super) jar: Option<&'a Path>,
+    pub starting: bool,
 }
 
 /// Words for an operator, and what they mean for the next try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cause {
-    pub(super) kind: Kind,
-    pub(super) reason: String,
+pub struct Cause {
+    /// What the next try is to be.
+    pub kind: Kind,
+    /// What happened, and the next step.
+    pub reason: String,
 }
 
 impl Cause {
-    pub(super) fn new(kind: Kind, reason: impl Into<String>) -> Self {
+    /// Puts them together.
+    pub fn new(kind: Kind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }
 }
 
-/// Returns the cause of an end.
-pub(super) fn cause(evidence: &Evidence<'_>) -> Cause {
-    let ended = match evidence.exit {
-        Exit::Code(code) => format!("questdb ended with exit code {code}"),
-        Exit::Signal(signal) => format!("questdb was ended by signal {signal}"),
-    };
-    let says = |word: &str| evidence.lines.iter().chain(evidence.errors).any(|l| l.contains(word));
-    let killed = matches!(evidence.exit, Exit::Signal(9) | Exit::Code(137));
-    if says("OutOfMemoryError") {
+impl Evidence<'_> {
+    /// Whether one of its last lines holds `word`.
+    pub fn says(&self, word: &str) -> bool {
+        self.lines.iter().chain(self.errors).any(|line| line.contains(word))
+    }
+
+    /// Returns how `name` ended, in words.
+    pub fn ended(&self, name: &str) -> String {
+        match self.exit {
+            Exit::Code(code) => format!("{name} ended with exit code {code}"),
+            Exit::Signal(signal) => format!("{name} was ended by signal {signal}"),
+        }
+    }
+
+    const fn is_killed(&self) -> bool {
+        matches!(self.exit, Exit::Signal(9) | Exit::Code(137))
+    }
+
+    /// Returns the cause if it is one that can meet any server whose data lies in `data`.
+    pub fn outside(&self, name: &str, data: &Path) -> Option<Cause> {
+        let ended = self.ended(name);
+        if self.says("could not bind")
+            || self.says("Address already in use")
+            || self.says("address already in use")
+        {
+            let advice = "another program has taken its port meanwhile";
+            return Some(Cause::new(Kind::Blocked, format!("{ended}: {advice}")));
+        }
+        let last = self.last_words();
+        let refusals = ["Permission denied", "permission denied", "ead-only file system"];
+        if refusals.iter().any(|word| self.says(word)) {
+            let advice = "its files cannot be written";
+            return Some(Cause::new(Kind::Blocked, format!("{ended}: {advice}{last}")));
+        }
+        if disk_full(data) {
+            let advice = format!("the disk of {} is full: make room", data.display());
+            return Some(Cause::new(Kind::Blocked, format!("{ended}: {advice}")));
+        }
+        None
+    }
+
+    /// Returns the cause where nothing more is known.
+    pub fn unknown(&self, name: &str) -> Cause {
+        let ended = self.ended(name);
+        if self.is_killed() {
+            let advice = "killed from outside, or by the kernel for lack of memory";
+            return Cause::new(Kind::Ordinary, format!("{ended} ({advice})"));
+        }
+        Cause::new(Kind::Ordinary, format!("{ended}{}", self.last_words()))
+    }
+
+    /// Returns the cause if the kernel has ended it for lack of memory; `setting` may lower its need.
+    pub fn no_memory(&self, name: &str, setting: &str) -> Option<Cause> {
+        (self.is_killed() && self.out_of_memory).then(|| {
+            let advice = format!(
+                "the kernel ended it for lack of memory: {setting}give the machine or its cgroup more"
+            );
+            Cause::new(Kind::Ordinary, format!("{}: {advice}", self.ended(name)))
+        })
+    }
+
+    /// Returns the last line that tells of an error, else the last one, as "; its last words: …".
+    fn last_words(&self) -> String {
+        // The innermost cause says more than the frame of bootstrap around it.
+        let caused = self.errors.iter().rfind(|line| line.starts_with("Caused by"));
+        let line = caused.or_else(|| self.errors.last()).or_else(|| self.lines.last());
+        line.map_or_else(String::new, |line| format!("; its last words: {}", clean(line)))
+    }
+}
+
+/// Returns the beginning of `line` without control characters.
+pub fn clean(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// Returns the cause of an end of `QuestDB` with its data in `root`; `jar` is its jar, if it is one
+/// of its own.
+pub(super) fn questdb(evidence: &Evidence<'_>, root: &Path, jar: Option<&Path>) -> Cause {
+    const NAME: &str = "questdb";
+    let ended = evidence.ended(NAME);
+    if evidence.says("OutOfMemoryError") {
         let advice = "its heap is too small: raise questdb.memory";
         return Cause::new(Kind::Ordinary, format!("{ended}: {advice}"));
     }
-    if killed && evidence.out_of_memory {
-        let advice = "the kernel ended it for lack of memory: lower questdb.memory or give the \
-                      machine or its cgroup more";
-        return Cause::new(Kind::Ordinary, format!("{ended}: {advice}"));
+    if let Some(cause) = evidence.no_memory(NAME, "lower questdb.memory or ") {
+        return cause;
     }
-    if says("UnsupportedClassVersionError") {
+    if evidence.says("UnsupportedClassVersionError") {
         let advice = "its Java is too old: set questdb.java to Java 17 or newer";
         return Cause::new(Kind::Ordinary, format!("{ended}: {advice}"));
     }
@@ -69,53 +137,29 @@ pub(super) fn cause(evidence: &Evidence<'_>) -> Cause {
         "NoClassDefFoundError",
         "Could not find or load main class",
     ];
-    if evidence.starting && unreadable_jar.iter().any(|word| says(word)) {
-        let jar = evidence.jar.map_or_else(String::new, |jar| format!(" {}", jar.display()));
+    if evidence.starting && unreadable_jar.iter().any(|word| evidence.says(word)) {
+        let jar = jar.map_or_else(String::new, |jar| format!(" {}", jar.display()));
         let advice = format!("the jar{jar} is corrupt: put the whole file there");
         return Cause::new(Kind::Ordinary, format!("{ended}: {advice}"));
     }
-    if says("tables.d.lock") || says("could not lock") {
-        let advice = format!("another questdb uses {}: stop it", evidence.root.display());
+    if evidence.says("tables.d.lock") || evidence.says("could not lock") {
+        let advice = format!("another questdb uses {}: stop it", root.display());
         return Cause::new(Kind::Blocked, format!("{ended}: {advice}"));
     }
-    if says("could not bind") || says("Address already in use") {
-        let advice = "another program has taken its port meanwhile";
-        return Cause::new(Kind::Blocked, format!("{ended}: {advice}"));
-    }
-    let last = last_error(evidence);
-    if says("Permission denied") || says("Read-only file system") {
-        let advice = "its files cannot be written";
-        return Cause::new(Kind::Blocked, format!("{ended}: {advice}{last}"));
-    }
-    if evidence.disk_full {
-        let advice = format!("the disk of {} is full: make room", evidence.root.display());
-        return Cause::new(Kind::Blocked, format!("{ended}: {advice}"));
+    if let Some(cause) = evidence.outside(NAME, root) {
+        return cause;
     }
     // Its words for a damaged file are often those of a full disk, so that was looked at first.
-    if evidence.starting && (says("CairoException") || says("CairoError")) {
-        let root = evidence.root.display();
+    if evidence.starting && (evidence.says("CairoException") || evidence.says("CairoError")) {
         let advice = format!(
-            "its data in {root} cannot be read and is kept as it is; restore a backup, or move the \
-             folder away to begin with an empty one"
+            "its data in {} cannot be read and is kept as it is; restore a backup, or move the \
+             folder away to begin with an empty one",
+            root.display()
         );
+        let last = evidence.last_words();
         return Cause::new(Kind::Hopeless, format!("{ended}: {advice}{last}"));
     }
-    if killed {
-        let advice = "killed from outside, or by the kernel for lack of memory";
-        return Cause::new(Kind::Ordinary, format!("{ended} ({advice})"));
-    }
-    Cause::new(Kind::Ordinary, format!("{ended}{last}"))
-}
-
-/// Returns the last line that tells of an error, else the last one, as "; its last words: …".
-fn last_error(evidence: &Evidence<'_>) -> String {
-    // The innermost cause says more than the frame of bootstrap around it.
-    let caused = evidence.errors.iter().rfind(|line| line.starts_with("Caused by"));
-    let line = caused.or_else(|| evidence.errors.last()).or_else(|| evidence.lines.last());
-    line.map_or_else(String::new, |line| {
-        let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-        format!("; its last words: {line}")
-    })
+    evidence.unknown(NAME)
 }
 
 /// Returns how often the kernel has ended a process of this cgroup for lack of memory; 0 when it
@@ -129,7 +173,7 @@ pub(super) fn memory_kills() -> u64 {
 }
 
 /// Whether less than 16 MiB are free where `root` lies.
-pub(super) fn disk_full(root: &Path) -> bool {
+fn disk_full(root: &Path) -> bool {
     rustix::fs::statvfs(root)
         .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 16 << 20)
 }
@@ -140,16 +184,8 @@ mod tests {
 
     fn of(exit: Exit, lines: &[&str], out_of_memory: bool, starting: bool) -> Cause {
         let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        cause(&Evidence {
-            exit,
-            errors: &lines,
-            lines: &lines,
-            out_of_memory,
-            disk_full: false,
-            starting,
-            root: Path::new("/d/questdb/root"),
-            jar: Some(Path::new("/d/questdb.jar")),
-        })
+        let evidence = Evidence { exit, errors: &lines, lines: &lines, out_of_memory, starting };
+        questdb(&evidence, Path::new("/d/questdb/root"), Some(Path::new("/d/questdb.jar")))
     }
 
     #[test]

@@ -42,6 +42,9 @@ impl Child {
             // First wait without releasing the id, then release it under the lock of `signal`.
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+            // What it has started itself must not outlive it (Grafana's plugins would). The id still
+            // belongs to it: it is not reaped yet.
+            let _none_left = kill_process_group(pid, Signal::KILL);
             let mut reaped = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let status = child.wait();
             *reaped = true;

@@ -7,19 +7,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::cause::Cause;
 use super::child::Exit;
-use super::managed::{End, Managed, Plan, not_writable, off_runtime};
+use super::database::{Database, Plan};
+use super::managed::{End, Supervision, not_writable, off_runtime};
 use super::policy::Kind;
+use super::program::Program as _;
 use super::training::{Archive, Startup};
 use crate::model::server::Phase;
 
 /// Longest wait for the end of the server that makes the archive: dumping takes some seconds.
 const DUMP_LIMIT: Duration = Duration::from_secs(60);
 
-impl Managed {
+impl Database {
     /// Makes the data root and the archive of classes by a server that is started and stopped.
     pub(super) async fn first_start(
         &mut self,
         plan: &Plan,
+        supervision: &Supervision,
         stop: &CancellationToken,
     ) -> Result<(), End> {
         let is_first = !self.home.root().exists();
@@ -29,11 +32,11 @@ impl Managed {
             return Ok(());
         }
         let doing = if is_first { "first start of questdb" } else { "preparing a faster start" };
-        self.publisher.phase(Phase::Starting, doing);
+        supervision.publisher.phase(Phase::Starting, doing);
         let home = self.home.clone();
         off_runtime(move || home.begin()).await.map_err(|error| not_writable(&error))?;
         let startup = to_make.clone().map_or(Startup::Plain, Startup::Making);
-        let outcome = self.train(plan, startup, stop).await;
+        let outcome = self.train(plan, startup, supervision, stop).await;
         let gives_up = match &outcome {
             Ok(()) | Err(End::Stopped) => false,
             // Once may be bad luck (a kill from outside); what fails again is done without it.
@@ -67,21 +70,24 @@ impl Managed {
     }
 
     async fn train(
-        &self,
+        &mut self,
         plan: &Plan,
         startup: Startup,
+        supervision: &Supervision,
         stop: &CancellationToken,
     ) -> Result<(), End> {
-        let mut running = self.launch(plan, self.home.new_root(), startup).await?;
-        let limit = self.options.limits.first_start;
-        self.until_ready(&mut running, &plan.endpoint, limit, stop).await?;
+        let plan = Plan { root: self.home.new_root(), startup, ..plan.clone() };
+        let launch = self.launch(&plan).await?;
+        let mut running = supervision.launch(launch).await?;
+        let limit = supervision.limits.first_start;
+        supervision.until_ready(self, &plan, &mut running, limit, stop).await?;
         let ended = tokio::select! {
             ended = running.child.end(DUMP_LIMIT) => Some(ended),
             () = stop.cancelled() => None,
         };
         match ended {
             None => {
-                running.child.end(self.options.limits.stop).await;
+                running.child.end(supervision.limits.stop).await;
                 Err(End::Stopped)
             }
             // A Java that was asked to end exits with 143, its data and the archive whole.

@@ -28,9 +28,6 @@ pub(super) fn choose(
     last: Option<Addresses>,
     may_move: bool,
 ) -> Result<Addresses, Cause> {
-    let parse = |key, text: &str| {
-        listen_address(key, text).map_err(|error| Cause::new(Kind::Hopeless, error))
-    };
     let wanted_pg = parse("questdb.pg", pg)?;
     let http = parse("questdb.http", http)?;
     let http = one("questdb.http", http, last.map(|last| last.http), may_move)?;
@@ -43,8 +40,19 @@ pub(super) fn choose(
     Ok(Addresses { http, pg })
 }
 
-/// Returns the address to listen on for `key`.
-fn one(
+/// Returns the loopback address that `text` names.
+///
+/// # Errors
+/// It is none.
+pub fn parse(key: &str, text: &str) -> Result<SocketAddr, Cause> {
+    listen_address(key, text).map_err(|error| Cause::new(Kind::Hopeless, error))
+}
+
+/// Returns the address to listen on for `key`, which is configured as `wanted`; see [`choose`].
+///
+/// # Errors
+/// It is taken; the cause names the holder.
+pub fn one(
     key: &str,
     wanted: SocketAddr,
     last: Option<SocketAddr>,

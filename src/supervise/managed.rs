@@ -1,55 +1,55 @@
-//! `QuestDB` as a child: gets it, starts it, watches it, starts it again. One attempt after the
+//! A server as a child: gets it, starts it, watches it, starts it again. One attempt after the
 //! other in one task: there are never two servers.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
-use super::cause::{self, Cause, Evidence, cause};
+use super::cause::{self, Cause, Evidence};
 use super::child::{Child, Exit};
-use super::listen::{self, Addresses};
-use super::orphan::{self, Marks};
-use super::output::{Sink, is_severe};
-use super::policy::{Kind, Next, Restarts, Watch, watch};
-use super::questdb::{self, Folders};
-use super::ready;
-use super::root::{self, Home};
-use super::secrets::{Credentials, Files};
-use super::spawner::Launch;
-use super::task::{Options, Publisher, Setup, rest};
-use super::training::{Archive, Startup};
-use crate::artifact::progress::{Bar, Progress};
-use crate::artifact::questdb::{AcquireError, Installed, Request, acquire};
-use crate::config::Profile;
-use crate::model::server::{Endpoint, Phase};
+use super::orphan;
+use super::policy::{Kind, Limits, Next, Restarts, Watch, watch};
+use super::program::Program;
+use super::publisher::Publisher;
+use super::spawner::{Launch, Spawner};
+use super::task::rest;
+use crate::artifact::acquired::AcquireError;
+use crate::artifact::progress::Progress;
+use crate::model::server::Phase;
 
 /// Between two probes of a server that starts.
 const START_PROBE: Duration = Duration::from_millis(50);
 
-/// The owner of the child.
+/// What every server is supervised with.
 #[derive(Debug)]
-pub(super) struct Managed {
-    pub(super) setup: Setup,
-    pub(super) options: Options,
-    pub(super) publisher: Publisher,
-    pub(super) home: Home,
+pub struct Supervision {
+    /// Tells others how it is.
+    pub publisher: Publisher,
+    /// The thread that forks.
+    pub spawner: Spawner,
+    /// Every time limit.
+    pub limits: Limits,
+}
+
+/// The owner of a child.
+#[derive(Debug)]
+pub struct Managed<P> {
+    program: P,
+    supervision: Supervision,
     restarts: Restarts,
     began: Instant,
-    /// Verified; forgotten when a start fails, so that the next one verifies again.
-    installed: Option<Installed>,
-    /// Addresses of the last start, kept over restarts where the configuration leaves the choice.
-    last: Option<Addresses>,
     ran: bool,
-    pub(super) failed_trainings: u32,
 }
 
 /// Why an attempt is over.
 #[derive(Debug)]
-pub(super) enum End {
+pub enum End {
+    /// Asked to stop.
     Stopped,
+    /// By itself.
     Failed {
+        /// Why.
         cause: Cause,
         /// How long it had been healthy.
         healthy: Duration,
@@ -62,52 +62,47 @@ impl From<Cause> for End {
     }
 }
 
-/// All that a start needs.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) installed: Installed,
-    pub(super) endpoint: Endpoint,
-    conf: String,
+impl From<AcquireError> for End {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Stopped => Self::Stopped,
+            AcquireError::Folder { .. } => Cause::new(Kind::Blocked, error.to_string()).into(),
+            AcquireError::Home { .. } | AcquireError::NoWay(_) => {
+                Cause::new(Kind::Ordinary, error.to_string()).into()
+            }
+        }
+    }
 }
 
 /// A started server.
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) child: Child,
-    root: std::path::PathBuf,
-    jar: Option<std::path::PathBuf>,
+pub struct Running {
+    /// The process.
+    pub child: Child,
     memory_kills: u64,
 }
 
-impl Managed {
-    pub(super) fn new(setup: Setup, options: Options, publisher: Publisher) -> Self {
-        Self {
-            home: Home::of(&setup.data_dir),
-            restarts: Restarts::new(options.limits, setup.seed),
-            began: Instant::now(),
-            installed: None,
-            last: None,
-            ran: false,
-            failed_trainings: 0,
-            setup,
-            options,
-            publisher,
-        }
+impl<P: Program> Managed<P> {
+    /// Makes the owner; nothing runs yet. Equal seeds give equal pauses.
+    pub fn new(program: P, supervision: Supervision, seed: u64) -> Self {
+        let restarts = Restarts::new(supervision.limits, seed);
+        Self { program, supervision, restarts, began: Instant::now(), ran: false }
     }
 
     /// Attempts until `stop`; the child has ended then.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         while let End::Failed { cause, healthy } = self.attempt(&stop).await {
             let Cause { kind, reason } = cause;
-            self.publisher.change(|state| state.pid = None);
+            let publisher = &self.supervision.publisher;
+            publisher.change(|state| state.pid = None);
             let pause = match self.restarts.failed(kind, healthy, self.began.elapsed()) {
                 Next::Backoff(pause) => {
-                    self.publisher.phase(Phase::Backoff, &reason);
+                    publisher.phase(Phase::Backoff, &reason);
                     pause
                 }
                 Next::Broken(pause) => {
                     let reason = format!("{reason} (tried again every {pause:?})");
-                    self.publisher.phase(Phase::Broken, &reason);
+                    publisher.phase(Phase::Broken, &reason);
                     pause
                 }
             };
@@ -115,290 +110,219 @@ impl Managed {
                 break;
             }
         }
-        self.publisher.change(|state| state.pid = None);
-        self.publisher.phase(Phase::Absent, "");
+        self.supervision.publisher.change(|state| state.pid = None);
+        self.supervision.publisher.phase(Phase::Absent, "");
     }
 
     async fn attempt(&mut self, stop: &CancellationToken) -> End {
-        let (running, endpoint) = match self.start(stop).await {
+        let (running, plan) = match self.start(stop).await {
             Ok(started) => started,
             Err(end) => {
-                self.installed = None;
+                self.program.forget();
                 return end;
             }
         };
-        self.publisher.phase(Phase::Ready, "");
-        self.watch(running, &endpoint, stop).await
+        self.ready();
+        self.watch(running, &plan, stop).await
+    }
+
+    fn ready(&self) {
+        self.supervision.publisher.phase(Phase::Ready, &self.program.shortcoming());
     }
 
     /// Returns a server that answers.
-    async fn start(&mut self, stop: &CancellationToken) -> Result<(Running, Endpoint), End> {
-        let installed = self.install(stop).await?;
-        self.publisher.phase(Phase::Starting, "starting questdb");
+    async fn start(&mut self, stop: &CancellationToken) -> Result<(Running, P::Plan), End> {
+        let Self { program, supervision, .. } = self;
+        program.install(supervision, stop).await?;
+        supervision.publisher.phase(Phase::Starting, &format!("starting {}", P::NAME));
         // First of all: an orphan still writes to what is prepared next.
-        let marks = Marks {
-            owner: self.home.folder().to_owned(),
-            roots: vec![self.home.root(), self.home.new_root()],
-        };
+        let marks = program.marks();
         let ended = tokio::select! {
             () = stop.cancelled() => return Err(End::Stopped),
-            ended = orphan::end(&marks, self.options.limits.stop_hung) => ended,
+            ended = orphan::end(&marks, supervision.limits.stop_hung) => ended,
         };
         ended.map_err(|error| Cause::new(Kind::Blocked, error.to_string()))?;
-        let plan = self.plan(installed).await?;
-        self.first_start(&plan, stop).await?;
-        let archive = Archive::of(&self.home.archives(), &plan.installed);
-        let startup = match archive {
-            Some(archive) if archive.exists() => Startup::With(archive),
-            Some(_) | None => Startup::Plain,
-        };
+        let plan = program.plan(supervision, stop).await?;
         if self.ran {
-            self.publisher.restarted();
+            supervision.publisher.restarted();
         }
         self.ran = true;
-        let mut running = self.launch(&plan, self.home.root(), startup).await?;
-        let limit = self.options.limits.start;
-        self.until_ready(&mut running, &plan.endpoint, limit, stop).await?;
-        let probe = self.options.limits.probe;
-        let version = ready::version(&self.setup.client, &plan.endpoint, probe).await;
-        if let Ok(Some(version)) = version {
-            self.publisher.change(|state| state.version = Some(version));
-        }
-        Ok((running, plan.endpoint))
-    }
-
-    async fn install(&mut self, stop: &CancellationToken) -> Result<Installed, End> {
-        if let Some(installed) = &self.installed
-            && installed.jar.as_ref().unwrap_or(&installed.java.program).exists()
-        {
-            return Ok(installed.clone());
-        }
-        let mut request = Request::of(&self.setup.config, &self.setup.data_dir);
-        request.sources = self.options.sources.clone();
-        let bar = Bar::new();
-        let publisher = &self.publisher;
-        let progress = |progress: Progress| {
-            bar.show(&progress);
-            match progress {
-                Progress::Step(step) => publisher.phase(Phase::Downloading, &step),
-                Progress::Bytes { .. } => {
-                    publisher.progress(&format!("downloading questdb: {progress}"));
-                }
-            }
-        };
-        let acquired = Box::pin(acquire(&request, &self.setup.client, stop, &progress)).await;
-        let installed = acquired.map_err(|error| match error {
-            AcquireError::Stopped => End::Stopped,
-            AcquireError::Folder { .. } => Cause::new(Kind::Blocked, error.to_string()).into(),
-            AcquireError::Home { .. } | AcquireError::NoWay(_) => {
-                Cause::new(Kind::Ordinary, error.to_string()).into()
-            }
-        })?;
-        tracing::info!(
-            version = %installed.version,
-            source = installed.source,
-            java = %installed.java.version,
-            "questdb found"
-        );
-        self.installed = Some(installed.clone());
-        Ok(installed)
-    }
-
-    async fn plan(&mut self, installed: Installed) -> Result<Plan, Cause> {
-        let (home, data_dir) = (self.home.clone(), self.setup.data_dir.clone());
-        let prepared = off_runtime(move || {
-            home.prepare()?;
-            Credentials::load_or_create(&data_dir)
-        });
-        let credentials = prepared.await.map_err(|error| not_writable(&error))?;
-        let Addresses { http, pg } = self.addresses().await?;
-        let endpoint = questdb::endpoint(http, pg, &credentials);
-        self.publisher.change(|state| {
-            state.endpoint = Some(endpoint.clone());
-            state.version = Some(installed.version.clone());
-        });
-        let mut conf = questdb::server_conf(&self.setup.config, http, pg);
-        conf.push_str(&questdb::password_conf(&installed.version, &credentials));
-        Ok(Plan { installed, endpoint, conf })
-    }
-
-    async fn addresses(&mut self) -> Result<Addresses, Cause> {
-        let (http, pg) = (self.setup.config.http.clone(), self.setup.config.pg.clone());
-        let (last, may_move) = (self.last, self.setup.profile == Profile::Dev);
-        let chosen =
-            tokio::task::spawn_blocking(move || listen::choose(&http, &pg, last, may_move));
-        let chosen =
-            chosen.await.map_err(|error| Cause::new(Kind::Ordinary, error.to_string()))??;
-        self.last = Some(chosen);
-        Ok(chosen)
-    }
-
-    pub(super) async fn launch(
-        &self,
-        plan: &Plan,
-        root: std::path::PathBuf,
-        startup: Startup,
-    ) -> Result<Running, Cause> {
-        let (conf, target) = (plan.conf.clone(), root.clone());
-        let written = off_runtime(move || root::write_conf(&target, &conf));
-        written.await.map_err(|error| not_writable(&error))?;
-        let folders =
-            Folders { root: root.clone(), log: self.home.log(), temporary: self.home.temporary() };
-        let launch = Launch {
-            name: "questdb",
-            program: plan.installed.java.program.clone(),
-            arguments: questdb::arguments(&self.setup.config, &plan.installed, &folders, &startup),
-            environment: questdb::environment(&Files::of(&self.setup.data_dir)),
-            directory: self.home.folder().to_owned(),
-            owner: self.home.folder().to_owned(),
-            on_owner_death: Signal::TERM,
-            oom_score_adj: 500,
-            sink: Sink { file: folders.log.join("questdb.log"), log: log_line },
-        };
-        let memory_kills = cause::memory_kills();
-        let child = self.setup.spawner.spawn(launch).await;
-        let child = child.map_err(|error| Cause::new(Kind::Ordinary, error.to_string()))?;
-        self.publisher.change(|state| {
-            state.pid = Some(child.pid());
-            state.generation += 1;
-        });
-        tracing::info!(pid = child.pid(), http = %plan.endpoint.http, "questdb started");
-        Ok(Running { child, root, jar: plan.installed.jar.clone(), memory_kills })
-    }
-
-    /// Waits for the first answer; on an error the child has ended.
-    pub(super) async fn until_ready(
-        &self,
-        running: &mut Running,
-        endpoint: &Endpoint,
-        limit: Duration,
-        stop: &CancellationToken,
-    ) -> Result<(), End> {
-        let (client, limits) = (&self.setup.client, &self.options.limits);
-        let start = Instant::now();
-        loop {
-            let probed = tokio::select! {
-                () = stop.cancelled() => {
-                    self.end(running).await;
-                    return Err(End::Stopped);
-                }
-                exit = running.child.wait() => return Err(explain(running, exit, true).await.into()),
-                probed = async {
-                    tokio::time::sleep(START_PROBE).await;
-                    ready::probe(client, endpoint, limits.probe).await
-                } => probed,
-            };
-            match probed {
-                Ok(()) => break,
-                Err(error) if start.elapsed() > limit => {
-                    running.child.end(limits.stop_hung).await;
-                    let reason = format!("questdb did not answer within {limit:?}: {error}");
-                    return Err(Cause::new(Kind::Ordinary, reason).into());
-                }
-                Err(_not_yet) => {}
-            }
-        }
-        match ready::is_protected(client, endpoint, limits.probe).await {
-            Ok(false) => {
-                running.child.end(limits.stop_hung).await;
-                let reason = "questdb answers without a password: this version is not supported";
-                Err(Cause::new(Kind::Hopeless, reason).into())
-            }
-            // An answer that did not come is for the watch to judge.
-            Ok(true) | Err(_) => Ok(()),
-        }
+        let launch = program.launch(&plan).await?;
+        let mut running = supervision.launch(launch).await?;
+        let limit = supervision.limits.start;
+        supervision.until_ready(program, &plan, &mut running, limit, stop).await?;
+        Ok((running, plan))
     }
 
     /// Probes until the server ends, hangs, or is asked to stop; it has ended then.
     async fn watch(
-        &self,
+        &mut self,
         mut running: Running,
-        endpoint: &Endpoint,
+        plan: &P::Plan,
         stop: &CancellationToken,
     ) -> End {
-        let (client, limits) = (&self.setup.client, &self.options.limits);
+        let limits = self.supervision.limits;
         let ready_since = Instant::now();
         let mut state = Watch::Ready { failures: 0 };
         let mut healthy = Duration::ZERO;
         loop {
             let probed = tokio::select! {
                 () = stop.cancelled() => {
-                    self.end(&mut running).await;
+                    self.supervision.end(P::NAME, &mut running).await;
                     return End::Stopped;
                 }
                 exit = running.child.wait() => {
-                    let cause = explain(&mut running, exit, false).await;
+                    let cause = explain(&mut self.program, plan, &mut running, exit, false).await;
                     return End::Failed { cause, healthy: ready_since.elapsed() };
                 }
                 probed = async {
                     tokio::time::sleep(limits.probe_interval).await;
-                    ready::probe(client, endpoint, limits.probe).await
+                    let probed = self.program.probe(plan, limits.probe).await;
+                    if probed.is_ok() {
+                        self.program.tend(&self.supervision, plan).await;
+                    }
+                    probed
                 } => probed,
             };
-            state = watch(state, probed.is_ok(), limits, ready_since.elapsed());
+            state = watch(state, probed.is_ok(), &limits, ready_since.elapsed());
             match state {
                 Watch::Ready { failures } => {
                     if failures == 0 {
                         healthy = ready_since.elapsed();
-                        self.publisher.phase(Phase::Ready, "");
+                        self.ready();
                     }
                 }
                 Watch::Unhealthy { .. } => {
-                    let reason = "questdb runs but does not answer; it is restarted unless it \
-                                  recovers";
-                    self.publisher.phase(Phase::Unhealthy, reason);
+                    let reason = format!(
+                        "{} runs but does not answer; it is restarted unless it recovers",
+                        P::NAME
+                    );
+                    self.supervision.publisher.phase(Phase::Unhealthy, &reason);
                 }
                 Watch::Hung => {
                     running.child.end(limits.stop_hung).await;
-                    let reason = format!(
-                        "questdb did not answer for {:?} and is started again",
-                        limits.unhealthy
-                    );
+                    let (name, limit) = (P::NAME, limits.unhealthy);
+                    let reason =
+                        format!("{name} did not answer for {limit:?} and is started again");
                     return End::Failed { cause: Cause::new(Kind::Ordinary, reason), healthy };
                 }
             }
         }
     }
+}
+
+impl Supervision {
+    /// Starts a process and tells its id.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub async fn launch(&self, launch: Launch) -> Result<Running, Cause> {
+        let name = launch.name;
+        let memory_kills = cause::memory_kills();
+        let child = self.spawner.spawn(launch).await;
+        let child = child.map_err(|error| Cause::new(Kind::Ordinary, error.to_string()))?;
+        self.publisher.change(|state| {
+            state.pid = Some(child.pid());
+            state.generation += 1;
+        });
+        tracing::info!(pid = child.pid(), "{name} started");
+        Ok(Running { child, memory_kills })
+    }
+
+    /// Waits for the first answer; on an error the child has ended.
+    ///
+    /// # Errors
+    /// It ends, does not answer within `limit`, or is not admitted; or `stop`.
+    pub async fn until_ready<P: Program>(
+        &self,
+        program: &mut P,
+        plan: &P::Plan,
+        running: &mut Running,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let start = Instant::now();
+        loop {
+            let probed = tokio::select! {
+                () = stop.cancelled() => {
+                    self.end(P::NAME, running).await;
+                    return Err(End::Stopped);
+                }
+                exit = running.child.wait() => {
+                    return Err(explain(program, plan, running, exit, true).await.into());
+                }
+                probed = async {
+                    tokio::time::sleep(START_PROBE).await;
+                    program.probe(plan, self.limits.probe).await
+                } => probed,
+            };
+            match probed {
+                Ok(()) => break,
+                Err(error) if start.elapsed() > limit => {
+                    running.child.end(self.limits.stop_hung).await;
+                    let reason = format!("{} did not answer within {limit:?}: {error}", P::NAME);
+                    return Err(Cause::new(Kind::Ordinary, reason).into());
+                }
+                Err(_not_yet) => {}
+            }
+        }
+        if let Err(cause) = program.admit(self, plan).await {
+            running.child.end(self.limits.stop_hung).await;
+            return Err(cause.into());
+        }
+        Ok(())
+    }
+
+    /// Tells how far an acquisition is.
+    pub fn downloading(&self, name: &str, progress: Progress) {
+        match progress {
+            Progress::Step(step) => self.publisher.phase(Phase::Downloading, &step),
+            Progress::Bytes { .. } => {
+                self.publisher.progress(&format!("downloading {name}: {progress}"));
+            }
+        }
+    }
 
     /// Ends the server on request.
-    async fn end(&self, running: &mut Running) {
-        self.publisher.phase(Phase::Stopping, "stopping questdb");
-        let (exit, killed) = running.child.end(self.options.limits.stop).await;
-        tracing::info!(?exit, killed, "questdb ended");
+    async fn end(&self, name: &str, running: &mut Running) {
+        self.publisher.phase(Phase::Stopping, &format!("stopping {name}"));
+        let (exit, killed) = running.child.end(self.limits.stop).await;
+        tracing::info!(?exit, killed, "{name} ended");
     }
 }
 
 /// Returns why the server has ended; waits a moment for its last words.
-async fn explain(running: &mut Running, exit: Exit, starting: bool) -> Cause {
+async fn explain<P: Program>(
+    program: &mut P,
+    plan: &P::Plan,
+    running: &mut Running,
+    exit: Exit,
+    starting: bool,
+) -> Cause {
     running.child.last_words().await;
     let tail = running.child.tail();
-    cause(&Evidence {
+    let evidence = Evidence {
         exit,
         errors: &tail.errors(),
         lines: &tail.lines(),
         out_of_memory: cause::memory_kills() > running.memory_kills,
-        disk_full: cause::disk_full(&running.root),
         starting,
-        root: &running.root,
-        jar: running.jar.as_deref(),
-    })
+    };
+    program.explain(plan, &evidence)
 }
 
-pub(super) fn not_writable(error: &io::Error) -> Cause {
+/// Says that the data folder cannot be written.
+pub fn not_writable(error: &io::Error) -> Cause {
     let advice = "mend the disk or its rights, or choose another folder with --data-dir";
     Cause::new(Kind::Blocked, format!("cannot write the data folder: {error}; {advice}"))
 }
 
-pub(super) async fn off_runtime<T: Send + 'static>(
+/// Runs `work` where it may block.
+///
+/// # Errors
+/// Those of `work`, or its panic.
+pub async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-fn log_line(line: &str) {
-    if is_severe(line) {
-        tracing::warn!(target: "questdb", "{line}");
-    } else {
-        tracing::debug!(target: "questdb", "{line}");
-    }
 }

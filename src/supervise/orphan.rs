@@ -15,6 +15,8 @@ use super::spawner::OWNER;
 /// What tells our server from any other.
 #[derive(Debug, Clone)]
 pub struct Marks {
+    /// What it is called in messages: `questdb`.
+    pub name: &'static str,
     /// Value of [`OWNER`] in its environment.
     pub owner: PathBuf,
     /// Data roots; a server started by hand on one of them counts too.
@@ -31,8 +33,10 @@ struct Orphan {
 
 /// A process that could not be ended.
 #[derive(Debug, thiserror::Error)]
-#[error("process {pid} still runs on the data of questdb: {reason}; end it with: kill -9 {pid}")]
+#[error("process {pid} still runs on the data of {name}: {reason}; end it with: kill -9 {pid}")]
 pub struct StillRuns {
+    /// Whose data.
+    pub name: &'static str,
     /// Its id.
     pub pid: u32,
     /// Why it could not be ended.
@@ -49,8 +53,9 @@ pub async fn end(marks: &Marks, grace: Duration) -> Result<usize, StillRuns> {
     let mut start = Instant::now();
     let mut signal = Signal::TERM;
     loop {
-        let marks = marks.clone();
-        let found = tokio::task::spawn_blocking(move || find(&marks)).await.unwrap_or_default();
+        let looked_for = marks.clone();
+        let found = tokio::task::spawn_blocking(move || find(&looked_for)).await;
+        let found = found.unwrap_or_default();
         if found.is_empty() {
             return Ok(asked.len());
         }
@@ -62,16 +67,14 @@ pub async fn end(marks: &Marks, grace: Duration) -> Result<usize, StillRuns> {
         for orphan in &found {
             let pid = orphan.pid();
             if waited > grace && signal == Signal::KILL && asked.contains(&pid) {
-                return Err(StillRuns {
-                    pid,
-                    reason: format!("SIGKILL had no effect for {waited:?}"),
-                });
+                let reason = format!("SIGKILL had no effect for {waited:?}");
+                return Err(StillRuns { name: marks.name, pid, reason });
             }
             if !asked.contains(&pid) {
-                tracing::warn!(pid, ?signal, "a questdb of a killed periscope still runs");
-                orphan
-                    .send(signal)
-                    .map_err(|error| StillRuns { pid, reason: error.to_string() })?;
+                let name = marks.name;
+                tracing::warn!(pid, ?signal, "a {name} of a killed periscope still runs");
+                let failed = |error: io::Error| StillRuns { name, pid, reason: error.to_string() };
+                orphan.send(signal).map_err(failed)?;
                 asked.push(pid);
             }
         }
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     fn marks(folder: &Path) -> Marks {
-        Marks { owner: folder.to_owned(), roots: vec![folder.join("root")] }
+        Marks { name: "questdb", owner: folder.to_owned(), roots: vec![folder.join("root")] }
     }
 
     #[test]

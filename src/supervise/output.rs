@@ -30,6 +30,8 @@ pub struct Sink {
     pub file: PathBuf,
     /// Logs one line under the child's own target.
     pub log: fn(&str),
+    /// Whether a line tells of something wrong; such lines are remembered longer.
+    pub is_wrong: fn(&str) -> bool,
 }
 
 /// The last lines of a child; clones share them.
@@ -70,7 +72,7 @@ impl Tail {
 }
 
 impl Lines {
-    fn push(&mut self, line: &str) {
+    fn push(&mut self, line: &str, is_wrong: bool) {
         // A frame of a Java stack trace says nothing to an operator.
         if line.starts_with("\tat ") || line.trim().is_empty() {
             return;
@@ -82,7 +84,7 @@ impl Lines {
             list.push_back(line.chars().take(500).collect());
         };
         keep(&mut self.all);
-        if tells_of_an_error(line) {
+        if is_wrong {
             keep(&mut self.wrong);
         }
     }
@@ -106,17 +108,22 @@ pub fn read(name: &str, pipe: io::PipeReader, sink: Sink) -> io::Result<Tail> {
     let lines = Arc::new(Mutex::new(Lines::default()));
     let (ended, ended_receiver) = watch::channel(false);
     let (to_file, waiting) = sync_channel::<String>(WAITING_LINES);
-    let shared = Arc::clone(&lines);
+    let (shared, is_wrong) = (Arc::clone(&lines), sink.is_wrong);
     // Two threads: a disk that hangs must stop the file, never the child's output.
     spawn_thread(&format!("{name}-log"), move || write_lines(&waiting, &sink))?;
     spawn_thread(&format!("{name}-out"), move || {
-        read_lines(pipe, &shared, &to_file);
+        read_lines(pipe, &shared, &to_file, is_wrong);
         ended.send_replace(true);
     })?;
     Ok(Tail { lines, ended: ended_receiver })
 }
 
-fn read_lines(pipe: io::PipeReader, lines: &Mutex<Lines>, to_file: &SyncSender<String>) {
+fn read_lines(
+    pipe: io::PipeReader,
+    lines: &Mutex<Lines>,
+    to_file: &SyncSender<String>,
+    is_wrong: fn(&str) -> bool,
+) {
     let mut reader = BufReader::new(pipe);
     let mut buffer = Vec::new();
     let mut dropped = 0_u64;
@@ -127,7 +134,7 @@ fn read_lines(pipe: io::PipeReader, lines: &Mutex<Lines>, to_file: &SyncSender<S
             Ok(_) => {}
         }
         let line = String::from_utf8_lossy(&buffer).trim_end().to_owned();
-        lines.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
+        lines.lock().unwrap_or_else(PoisonError::into_inner).push(&line, is_wrong(&line));
         if dropped > 0 && to_file.try_send(format!("({dropped} lines dropped)")).is_ok() {
             dropped = 0;
         }
@@ -217,7 +224,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("child.log");
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut tail = read("test", reader, Sink { file: file.clone(), log: QUIET }).unwrap();
+        let sink = Sink { file: file.clone(), log: QUIET, is_wrong: tells_of_an_error };
+        let mut tail = read("test", reader, sink).unwrap();
         writer.write_all(b"2026-11-24T19:50:24Z I server-main fine\n").unwrap();
         writer
             .write_all(b"io.questdb.X$BootstrapException: no\n\tat io.questdb.A.b(A.java:1)\n")
@@ -253,7 +261,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_written_does_not_hold_the_child_back() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let sink = Sink { file: PathBuf::from("/nowhere/child.log"), log: QUIET };
+        let file = PathBuf::from("/nowhere/child.log");
+        let sink = Sink { file, log: QUIET, is_wrong: tells_of_an_error };
         let mut tail = read("test", reader, sink).unwrap();
         for _ in 0..100_000 {
             writer.write_all(b"a line that nobody keeps\n").unwrap();

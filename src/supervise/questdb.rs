@@ -101,7 +101,7 @@ pub fn listen_address(key: &str, text: &str) -> Result<SocketAddr, String> {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_loopback() => Ok(address),
         IpAddr::V4(_) | IpAddr::V6(_) => Err(format!(
-            "{key} = {text}: the managed questdb listens on loopback only, such as {}:{}",
+            "{key} = {text}: a managed server listens on loopback only, such as {}:{}",
             Ipv4Addr::LOCALHOST,
             address.port()
         )),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::policy::{Limits, Watch, watch};
+use super::publisher::Publisher;
 use super::questdb::{OLDEST, parse_version};
 use super::ready::{self, NotReady};
-use super::task::{Publisher, Setup, rest};
+use super::task::{Setup, rest};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::model::server::{Endpoint, Login, Phase};

@@ -175,7 +175,7 @@ mod tests {
             owner: folder.to_owned(),
             on_owner_death: Signal::TERM,
             oom_score_adj: 500,
-            sink: Sink { file: folder.join("log"), log: |_| {} },
+            sink: Sink { file: folder.join("log"), log: |_| {}, is_wrong: |_| false },
         }
     }
 
@@ -238,6 +238,22 @@ mod tests {
         assert_eq!(ended, (Exit::Signal(9), true));
         let inner = fs::read_to_string(folder.path().join("pid")).unwrap();
         let stat = format!("/proc/{}/stat", inner.trim());
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{inner} still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_child_has_started_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let spawner = start().unwrap();
+        let script = "sleep 600 & echo $! > pid; exit 3";
+        let mut child = spawner.spawn(shell(folder.path(), script)).await.unwrap();
+        assert_eq!(child.wait().await, Exit::Code(3));
+        let inner = fs::read_to_string(folder.path().join("pid")).unwrap();
+        let stat = format!("/proc/{}/stat", inner.trim());
+        let start = Instant::now();
         while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
             assert!(start.elapsed() < Duration::from_secs(20), "{inner} still runs");
             tokio::time::sleep(Duration::from_millis(5)).await;

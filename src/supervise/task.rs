@@ -1,4 +1,4 @@
-//! The owner task of `QuestDB`: entry point, and the one place that tells others about its state.
+//! The owner task of `QuestDB`: entry point.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,17 +6,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::managed::Managed;
+use super::database::Database;
+use super::managed::{Managed, Supervision};
 use super::policy::Limits;
+use super::program::Program as _;
+use super::publisher::Publisher;
 use super::remote;
 use super::spawner::Spawner;
 use crate::artifact::questdb::Sources;
 use crate::base::health::{Board, Health, Part};
 use crate::base::http::Client;
-use crate::base::metrics::{Child, Metrics};
+use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
 use crate::config::{self, Mode, Profile};
-use crate::model::server::{Phase, ServerState};
+use crate::model::server::ServerState;
 
 /// Everything that the task needs.
 #[derive(Debug, Clone)]
@@ -62,70 +65,25 @@ pub async fn run_with(
     state: watch::Sender<ServerState>,
     stop: CancellationToken,
 ) {
-    let publisher = Publisher { state, board: setup.board.clone(), metrics: setup.metrics.clone() };
+    let (board, metrics) = (setup.board.clone(), setup.metrics.clone());
+    let publisher = Publisher::new(Part::Questdb, Database::NAME, state, board, metrics);
     match setup.config.mode {
-        Mode::Managed => Box::pin(Managed::new(setup, options, publisher).run(stop)).await,
+        Mode::Managed => {
+            let (spawner, seed, limits) = (setup.spawner.clone(), setup.seed, options.limits);
+            let supervision = Supervision { publisher, spawner, limits };
+            let database = Database::new(setup, options);
+            Box::pin(Managed::new(database, supervision, seed).run(stop)).await;
+        }
         Mode::Remote => remote::run(&setup, &options.limits, &publisher, &stop).await,
         Mode::Off => {
-            publisher.board.set(Part::Questdb, Health::Off);
+            setup.board.set(Part::Questdb, Health::Off);
             stop.cancelled().await;
         }
     }
 }
 
-/// Tells state, board and metrics the same.
-#[derive(Debug)]
-pub(super) struct Publisher {
-    state: watch::Sender<ServerState>,
-    board: Board,
-    metrics: Metrics,
-}
-
-impl Publisher {
-    /// Sets the phase; `reason` is empty when ready.
-    pub(super) fn phase(&self, phase: Phase, reason: &str) {
-        self.change(|state| {
-            state.phase = phase;
-            reason.clone_into(&mut state.reason);
-        });
-        let reason = reason.to_owned();
-        let health = match phase {
-            Phase::Absent => Health::Off,
-            Phase::Downloading | Phase::Starting | Phase::Stopping => {
-                Health::Starting { doing: reason }
-            }
-            Phase::Ready => Health::Ok,
-            Phase::Unhealthy => Health::Degraded { reason },
-            Phase::Backoff | Phase::Broken => Health::Down { reason },
-        };
-        self.board.set(Part::Questdb, health);
-        let label = Child { child: "questdb" };
-        self.metrics.child_ready.get_or_create(&label).set(i64::from(phase == Phase::Ready));
-    }
-
-    /// Says how far the current phase is; too often for the log.
-    pub(super) fn progress(&self, text: &str) {
-        self.change(|state| text.clone_into(&mut state.reason));
-    }
-
-    /// Changes what is known besides the phase.
-    pub(super) fn change(&self, change: impl FnOnce(&mut ServerState)) {
-        self.state.send_if_modified(|state| {
-            let before = state.clone();
-            change(state);
-            *state != before
-        });
-    }
-
-    /// Counts a restart.
-    pub(super) fn restarted(&self) {
-        self.change(|state| state.restarts += 1);
-        self.metrics.child_restarts.get_or_create(&Child { child: "questdb" }).inc();
-    }
-}
-
 /// Waits `pause`; `false` when `stop` came first.
-pub(super) async fn rest(pause: Duration, stop: &CancellationToken) -> bool {
+pub async fn rest(pause: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
         () = tokio::time::sleep(pause) => true,
