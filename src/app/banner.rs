@@ -3,10 +3,15 @@
 use std::net::SocketAddr;
 
 use crate::config::{Config, Mode, Profile};
-use crate::model::server::ServerState;
+use crate::model::server::{Phase, ServerState};
 
 /// Returns the block of URLs and the line that adds a daemon.
-pub(super) fn urls(config: &Config, listener: SocketAddr, questdb: &ServerState) -> String {
+pub(super) fn urls(
+    config: &Config,
+    listener: SocketAddr,
+    questdb: &ServerState,
+    grafana: &ServerState,
+) -> String {
     let questdb_url = questdb.endpoint.as_ref().map_or_else(
         || format!("http://{}", config.questdb.http.trim_start_matches("http://")),
         |endpoint| endpoint.http.clone(),
@@ -20,8 +25,9 @@ pub(super) fn urls(config: &Config, listener: SocketAddr, questdb: &ServerState)
         format!("  status page   http://{listener}/"),
         format!("  metrics       http://{listener}/metrics"),
         format!("  questdb       {questdb_url}{login}"),
-        format!("  data folder   {}", config.data_dir.display()),
     ];
+    lines.extend(grafana_line(config, grafana));
+    lines.push(format!("  data folder   {}", config.data_dir.display()));
     let folder = match config.profile {
         Profile::Dev => " --data-dir .periscope",
         Profile::Up => "",
@@ -34,4 +40,27 @@ pub(super) fn urls(config: &Config, listener: SocketAddr, questdb: &ServerState)
     lines.push("See the rows:".to_owned());
     lines.push(format!("  periscope query{folder} \"select daemon, count() from daemon_metrics\""));
     lines.join("\n")
+}
+
+/// Returns the line about Grafana; `None` when there is none.
+fn grafana_line(config: &Config, state: &ServerState) -> Option<String> {
+    let at = state.endpoint.as_ref().map(|endpoint| endpoint.http.clone());
+    let at = at.unwrap_or_else(|| format!("http://{}", config.grafana.address));
+    let url = config.grafana.url.clone().unwrap_or(at);
+    match (config.grafana.mode, state.phase) {
+        (Mode::Off, _) => None,
+        (Mode::Remote, _) => Some(format!("  grafana       {url}")),
+        (Mode::Managed, Phase::Backoff | Phase::Broken) => {
+            Some("  grafana       none: periscope status says why, and what helps".to_owned())
+        }
+        (
+            Mode::Managed,
+            Phase::Absent
+            | Phase::Downloading
+            | Phase::Starting
+            | Phase::Ready
+            | Phase::Unhealthy
+            | Phase::Stopping,
+        ) => Some(format!("  grafana       {url}   (login: admin, periscope credentials)")),
+    }
 }

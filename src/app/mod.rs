@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::Reporter;
 use crate::base::files::lock::DataLock;
-use crate::base::health::{Board, Health, Part};
+use crate::base::health::Board;
 use crate::base::http::Client;
 use crate::base::metrics::Metrics;
 use crate::base::tasks::{OnPanic, StopSignals, Tasks};
@@ -24,11 +24,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::instance::Instance;
 use crate::cli::output;
 use crate::collect::host::HostWatch;
-use crate::config::{self, Config};
-use crate::model::server::ServerState;
+use crate::config::{self, Config, Mode};
+use crate::model::server::{Phase, ServerState};
+use crate::rules::rule::Rule;
 use crate::store::queue::RowQueue;
 use crate::supervise::spawner::Spawner;
-use crate::{collect, store, supervise, web};
+use crate::{collect, grafana, rules, store, supervise, web};
 
 /// Longest wait for poll loops and listener to end.
 const GRACE_SOURCES: Duration = Duration::from_secs(5);
@@ -145,13 +146,19 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
     let simulated = simulator::start(&shared, &spawner, &running.children).await?;
     let collector = collector(&shared, simulated, queue.clone());
     let statuses = statuses(&shared.config, collector.pushes());
-    let questdb = start_questdb(&shared, spawner, &running.children);
+    let rules = rules(&shared.config)?;
+    let questdb = start_questdb(&shared, spawner.clone(), &running.children);
+    let grafana =
+        start_grafana(&shared, spawner, rules, address, questdb.clone(), &running.children);
     let reporter = Reporter {
         node: shared.config.node.clone(),
         mode: shared.config.questdb.mode,
         started_at,
         board: shared.board.clone(),
         questdb: questdb.clone(),
+        grafana_mode: shared.config.grafana.mode,
+        grafana_url: shared.config.grafana.url.clone(),
+        grafana: grafana.clone(),
         stats: store.stats(),
         directory: collector.directory(),
     };
@@ -175,9 +182,8 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
     };
     let web = web::task::run(listener, web, sources.stop_token());
     sources.spawn("web", OnPanic::Fatal, web);
-    shared.board.set(Part::Grafana, Health::Off);
 
-    announce(&shared.config, address, questdb).await?;
+    announce(&shared.config, address, questdb, grafana).await?;
     let exit = wait_for_end(&fatal, &mut signals).await;
     Instance::withdraw(&shared.config.data_dir);
     Ok(drain(running, &mut signals).await.unwrap_or(exit))
@@ -257,6 +263,38 @@ fn start_questdb(
     receiver
 }
 
+/// Returns the alert rules: the shipped ones, changed as the configuration says, and the user's own.
+fn rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
+    rules::of(config).map_err(|problems| Failure::error(Exit::Config, problems.to_string()))
+}
+
+/// Starts the owner of Grafana, child or remote; returns its state.
+fn start_grafana(
+    shared: &Shared,
+    spawner: Spawner,
+    rules: Vec<Rule>,
+    listener: SocketAddr,
+    questdb: watch::Receiver<ServerState>,
+    children: &Tasks,
+) -> watch::Receiver<ServerState> {
+    let (sender, receiver) = watch::channel(ServerState::absent());
+    let setup = grafana::server::task::Setup {
+        config: shared.config.clone(),
+        rules,
+        listener,
+        questdb,
+        board: shared.board.clone(),
+        metrics: shared.metrics.clone(),
+        client: shared.client.clone(),
+        spawner,
+        seed: shared.seed,
+    };
+    let task = grafana::server::task::run(setup, sender, children.stop_token());
+    // Everything works without dashboards; its panic is no reason to end.
+    children.spawn("grafana", OnPanic::Log, task);
+    receiver
+}
+
 /// Writes rows of `system_health` until `stop`.
 async fn health_rows(shared: Shared, reporter: Reporter, queue: RowQueue, stop: CancellationToken) {
     let mut watch = HostWatch::new(&shared.config.data_dir);
@@ -284,6 +322,7 @@ async fn announce(
     config: &Config,
     listener: SocketAddr,
     mut questdb: watch::Receiver<ServerState>,
+    mut grafana: watch::Receiver<ServerState>,
 ) -> anyhow::Result<()> {
     Instance { pid: std::process::id(), address: listener.to_string() }
         .publish(&config.data_dir)
@@ -294,7 +333,16 @@ async fn announce(
         Ok(Ok(state)) => state.clone(),
         Ok(Err(_)) | Err(_) => ServerState::absent(),
     };
-    output::line(&banner::urls(config, listener, &state));
+    if config.grafana.mode == Mode::Managed {
+        let is_known = |state: &ServerState| {
+            state.endpoint.is_some() || matches!(state.phase, Phase::Backoff | Phase::Broken)
+        };
+        // One that has to be downloaded is not waited for: nothing needs it.
+        let known = tokio::time::timeout(Duration::from_secs(1), grafana.wait_for(is_known)).await;
+        drop(known);
+    }
+    let grafana = grafana.borrow().clone();
+    output::line(&banner::urls(config, listener, &state, &grafana));
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "tell the service manager");
     }

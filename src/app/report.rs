@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::base::health::{Board, Health, Part};
+use crate::base::health::Board;
 use crate::base::time::Timestamp;
 use crate::collect::task::Directory;
 use crate::config::{Mode, Node};
@@ -18,6 +18,10 @@ pub(super) struct Reporter {
     pub(super) started_at: Timestamp,
     pub(super) board: Board,
     pub(super) questdb: watch::Receiver<ServerState>,
+    pub(super) grafana_mode: Mode,
+    /// The URL for people, where it is another than the address.
+    pub(super) grafana_url: Option<String>,
+    pub(super) grafana: watch::Receiver<ServerState>,
     pub(super) stats: Stats,
     pub(super) directory: Directory,
 }
@@ -36,7 +40,7 @@ impl Reporter {
             env: self.node.env.clone(),
             mode: mode_name(self.mode).to_owned(),
             started_at: self.started_at,
-            questdb: questdb(&self.questdb.borrow()),
+            questdb: server(&self.questdb.borrow()),
             grafana: self.grafana(),
             spool: self.stats.spool(),
             writer: self.stats.writer(),
@@ -48,20 +52,13 @@ impl Reporter {
     }
 
     fn grafana(&self) -> Server {
-        let reason = match self.board.get(Part::Grafana) {
-            Some(Health::Degraded { reason } | Health::Down { reason }) => reason,
-            Some(Health::Starting { doing }) => doing,
-            Some(Health::Ok | Health::Off) | None => String::new(),
-        };
-        Server {
-            state: "off".to_owned(),
-            version: None,
-            pid: None,
-            http: None,
-            pg: None,
-            restarts: 0,
-            reason,
+        let mut server = server(&self.grafana.borrow());
+        if self.grafana_mode == Mode::Off {
+            server.state = "off".to_owned();
         }
+        server.pg = None;
+        server.url = self.grafana_url.clone().or_else(|| server.http.clone());
+        server
     }
 }
 
@@ -74,13 +71,14 @@ const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn questdb(state: &ServerState) -> Server {
+fn server(state: &ServerState) -> Server {
     Server {
         state: Server::state_name(state.phase).to_owned(),
         version: state.version.clone(),
         pid: state.pid,
         http: state.endpoint.as_ref().map(|endpoint| endpoint.http.clone()),
         pg: state.endpoint.as_ref().map(|endpoint| endpoint.pg.clone()),
+        url: None,
         restarts: state.restarts,
         reason: state.reason.clone(),
     }

@@ -20,4 +20,6 @@ pub mod unpack;
 pub mod verify;
 
 #[cfg(test)]
+mod grafana_tests;
+#[cfg(test)]
 mod tests;

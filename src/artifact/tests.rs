@@ -19,7 +19,7 @@ use crate::base::http::Client;
 
 /// What the server does with a path that contains the key.
 #[derive(Clone)]
-enum Answer {
+pub(super) enum Answer {
     Body(Vec<u8>),
     /// Promises the body's length, sends half of it and closes.
     Half(Vec<u8>),
@@ -30,7 +30,9 @@ enum Answer {
 }
 
 /// Serves the answers of `script`; the asked paths are kept.
-async fn serve(script: Vec<(&'static str, Answer)>) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn serve(
+    script: Vec<(&'static str, Answer)>,
+) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));

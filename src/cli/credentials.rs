@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::{Global, output};
-use crate::supervise::secrets::Credentials;
+use crate::supervise::secrets::{Credentials, GrafanaSecrets};
 
 pub(super) fn credentials(global: &Global) -> anyhow::Result<Exit> {
     let config = global.config()?;
@@ -18,13 +18,15 @@ pub(super) fn credentials(global: &Global) -> anyhow::Result<Exit> {
     let row = |server: &str, login: &crate::model::server::Login, may: &str| {
         vec![server.into(), login.user.clone(), login.password.reveal().to_owned(), may.into()]
     };
-    output::line(&output::table(
-        &["SERVER", "USER", "PASSWORD", "MAY"],
-        &[
-            row("questdb web console, HTTP", &credentials.http, "read and write"),
-            row("questdb PG wire", &credentials.pg_admin, "read and write"),
-            row("questdb PG wire", &credentials.pg_reader, "read"),
-        ],
-    ));
+    let mut rows = vec![
+        row("questdb web console, HTTP", &credentials.http, "read and write"),
+        row("questdb PG wire", &credentials.pg_admin, "read and write"),
+        row("questdb PG wire", &credentials.pg_reader, "read"),
+    ];
+    // There is none before its first start, nor where it is switched off.
+    if let Ok(grafana) = GrafanaSecrets::load(&config.data_dir) {
+        rows.push(row("grafana", &grafana.admin, "everything"));
+    }
+    output::line(&output::table(&["SERVER", "USER", "PASSWORD", "MAY"], &rows));
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ mod check;
 mod credentials;
 mod daemon;
 pub mod exit;
+mod grafana;
 pub mod instance;
 mod log;
 pub mod output;
@@ -86,15 +87,17 @@ enum Command {
     /// Writes one row by hand
     Send(send::Arguments),
     /// Writes the configuration files that up would hand to the servers
-    Render {
-        /// Folder to write into; made if missing
-        dir: PathBuf,
-    },
-    /// Gets QuestDB without starting it
+    Render(render::Arguments),
+    /// Gets QuestDB and Grafana without starting them
     Fetch {
         /// Folder with archives or jars to take it from
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
+    },
+    /// Brings dashboards, rules and contact points to a Grafana that runs elsewhere
+    Grafana {
+        #[command(subcommand)]
+        command: grafana::Command,
     },
     /// Looks into the queue on disk and sends from it again
     Spool {
@@ -149,8 +152,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(arguments) => query::query(&global, &arguments),
         Command::Source { command } => source::source(&global, &command),
         Command::Send(arguments) => send::send(&global, &arguments),
-        Command::Render { dir } => render::render(&global, &dir),
+        Command::Render(arguments) => render::render(&global, &arguments),
         Command::Fetch { from } => up::fetch(&global, from),
+        Command::Grafana { command } => grafana::grafana(&global, &command),
         Command::Spool { command } => spool::spool(&global, &command),
         Command::Bench(arguments) => bench::bench(&global, &arguments),
         Command::Schema(arguments) => schema::schema(&global, &arguments),

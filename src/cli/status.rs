@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::exit::Exit;
 use super::{Global, instance, output};
-use crate::base::health::Health;
+use crate::base::health::{Health, Part};
 use crate::base::time::{Clock, Timestamp};
-use crate::model::report::{Daemon, Report};
+use crate::model::report::{Daemon, Report, Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,19 +66,21 @@ fn render(report: &Report, now: Timestamp) -> String {
         report.pid,
         age(report.started_at)
     );
-    let server = [
-        report.questdb.version.clone().unwrap_or_default(),
-        report.questdb.http.clone().unwrap_or_default(),
-        report.questdb.pid.map(|pid| format!("pid {pid}")).unwrap_or_default(),
-    ];
-    let server: Vec<&str> =
-        server.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
     let mut parts: Vec<Vec<String>> = Vec::new();
     for (part, entry) in &report.parts {
         let name = format!("{part:?}").to_lowercase();
         let (state, mut detail) = words(&entry.health);
-        if name == "questdb" && detail.is_empty() {
-            detail = server.join(", ");
+        if detail.is_empty() && state != "off" {
+            detail = match part {
+                Part::Questdb => whereabouts(&report.questdb),
+                Part::Grafana => whereabouts(&report.grafana),
+                Part::Schema
+                | Part::Spool
+                | Part::Writer
+                | Part::Collect
+                | Part::Alerts
+                | Part::Web => String::new(),
+            };
         }
         parts.push(vec![name, state.to_owned(), age(entry.since), detail]);
     }
@@ -106,6 +108,14 @@ fn render(report: &Report, now: Timestamp) -> String {
     };
     let parts = output::table(&["COMPONENT", "STATE", "FOR", "DETAIL"], &parts);
     [head, parts, format!("{spool}\n{writer}"), daemons].join("\n\n")
+}
+
+/// Returns version, URL and pid of a server, as far as they are known.
+fn whereabouts(server: &Server) -> String {
+    let url = server.url.clone().or_else(|| server.http.clone());
+    let pid = server.pid.map(|pid| format!("pid {pid}"));
+    let known: Vec<String> = [server.version.clone(), url, pid].into_iter().flatten().collect();
+    known.join(", ")
 }
 
 fn words(health: &Health) -> (&'static str, String) {

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use super::exit::{Exit, Failure};
 use super::{Global, log, output};
 use crate::artifact;
+use crate::artifact::acquired::AcquireError;
 use crate::base::tasks::{StopSignals, spawn_detached};
 use crate::collect::simulate;
-use crate::config::Profile;
+use crate::config::{Config, Mode, Profile};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
@@ -70,33 +71,45 @@ pub(super) fn simulate(global: &Global, arguments: &SimulateArguments) -> anyhow
     })
 }
 
-/// Gets QuestDB into the data folder's `artifacts/`.
+/// Gets QuestDB and Grafana into the data folder's `artifacts/`.
 pub(super) fn fetch(global: &Global, from: Option<PathBuf>) -> anyhow::Result<Exit> {
-    let config = global.config()?;
+    let mut config = global.config()?;
     let _lines = log::start(global.log_format, global.verbosity());
-    let mut questdb = config.questdb;
     if from.is_some() {
-        questdb.offline = from;
+        config.questdb.offline.clone_from(&from);
+        config.grafana.offline = from;
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let installed = runtime.block_on(async {
+    runtime.block_on(async {
         let mut signals = StopSignals::install().context("take over the stop signals")?;
         let stop = CancellationToken::new();
-        let request = artifact::questdb::Request::of(&questdb, &config.data_dir);
-        let bar = artifact::progress::Bar::new();
-        let client = crate::base::http::Client::new()?;
-        let show = |progress| bar.show(&progress);
         tokio::select! {
-            installed = artifact::questdb::acquire(&request, &client, &stop, &show) => {
-                installed.map_err(|error| Failure::error(Exit::Unavailable, error.to_string()))
-            }
+            fetched = Box::pin(fetch_all(&config, &stop)) => fetched,
             signal = signals.next() => {
                 stop.cancel();
                 Err(Failure::error(Exit::Failure, format!("stopped by {signal}")))
             }
         }
-    })?;
-    output::line(&format!("QuestDB {} is in place ({})", installed.version, installed.source));
+    })
+}
+
+async fn fetch_all(config: &Config, stop: &CancellationToken) -> anyhow::Result<Exit> {
+    let client = crate::base::http::Client::new()?;
+    let bar = artifact::progress::Bar::new();
+    let show = |progress| bar.show(&progress);
+    let refused = |error: AcquireError| Failure::error(Exit::Unavailable, error.to_string());
+    if config.questdb.mode == Mode::Managed {
+        let request = artifact::questdb::Request::of(&config.questdb, &config.data_dir);
+        let installed = artifact::questdb::acquire(&request, &client, stop, &show).await;
+        let installed = installed.map_err(refused)?;
+        output::line(&format!("QuestDB {} is in place ({})", installed.version, installed.source));
+    }
+    if config.grafana.mode == Mode::Managed {
+        let request = artifact::grafana::Request::of(&config.grafana, &config.data_dir);
+        let installed = artifact::grafana::acquire(&request, &client, stop, &show).await;
+        let installed = installed.map_err(refused)?;
+        output::line(&format!("Grafana {} is in place ({})", installed.version, installed.source));
+    }
     Ok(Exit::Done)
 }

@@ -238,6 +238,7 @@ mod tests {
             pid: Some(std::process::id()),
             http: None,
             pg: None,
+            url: None,
             restarts: 3,
             reason: String::new(),
         };

@@ -43,6 +43,13 @@ impl std::fmt::Debug for Options<'_> {
 
 /// Returns the file that creates or replaces all of `rules` that a database can evaluate.
 pub fn rules(rules: &[Rule], options: Options<'_>) -> String {
+    let groups = groups(rules, options);
+    let root = Node::Map(vec![("apiVersion", Node::Int(1)), ("groups", Node::List(groups))]);
+    document(COMMENT, &root)
+}
+
+/// Returns the groups of all of `rules` that a database can evaluate.
+pub fn groups(rules: &[Rule], options: Options<'_>) -> Vec<Node> {
     let mut groups: Vec<((Category, u64), Vec<Node>)> = Vec::new();
     for rule in rules {
         let Some(statement) = sql::query(&rule.condition) else { continue };
@@ -64,9 +71,7 @@ pub fn rules(rules: &[Rule], options: Options<'_>) -> String {
             ("rules", Node::List(nodes)),
         ])
     });
-    let root =
-        Node::Map(vec![("apiVersion", Node::Int(1)), ("groups", Node::List(groups.collect()))]);
-    document(COMMENT, &root)
+    groups.collect()
 }
 
 /// Returns the file that deletes the rules with these uids; those that are not there do no harm.

@@ -36,6 +36,24 @@ impl From<String> for Node {
     }
 }
 
+impl Node {
+    /// Returns the same value as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match self {
+            Self::Text(text) => text.clone().into(),
+            Self::Int(number) => (*number).into(),
+            Self::Number(number) => (*number).into(),
+            Self::Bool(value) => (*value).into(),
+            Self::List(items) => items.iter().map(Self::json).collect(),
+            Self::Map(pairs) => {
+                let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.json()));
+                Value::Object(pairs.collect())
+            }
+        }
+    }
+}
+
 /// Returns `node` as a document, with `comment` on top.
 pub fn document(comment: &str, node: &Node) -> String {
     let mut text = String::new();

@@ -54,6 +54,9 @@ pub struct Server {
     pub http: Option<String>,
     /// PG wire, `host:port`.
     pub pg: Option<String>,
+    /// Grafana: the URL for people.
+    #[serde(default)]
+    pub url: Option<String>,
     /// Restarts since periscope started.
     pub restarts: u64,
     /// Why it is not ready; empty when it is.

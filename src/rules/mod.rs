@@ -23,4 +23,4 @@ pub mod user;
 pub mod window;
 pub mod written;
 
-pub use written::check_written;
+pub use written::{check_written, of};

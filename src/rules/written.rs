@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::problem::{Problem, Problems};
 use super::rule::Rule;
 use super::{catalog, user};
+use crate::config::Config;
 use crate::config::alerts::RuleFault;
 
 /// Returns all rules: the shipped ones, changed as `written` says, and the user's own. Daemons are
@@ -21,6 +22,16 @@ pub fn rules(written: &[toml::Table], interval: Duration) -> Result<Vec<Rule>, P
         Err(Problems(more)) => problems.extend(more),
     }
     Err(Problems(problems))
+}
+
+/// Returns all rules that `config` asks for.
+///
+/// # Errors
+/// Everything that is wrong with them; a checked configuration has no such rule.
+pub fn of(config: &Config) -> Result<Vec<Rule>, Problems> {
+    let polled = config.daemons.iter().map(|daemon| daemon.interval);
+    let longest = polled.chain([config.collect.interval]).max().unwrap_or_default();
+    rules(&config.alerts.rules, longest)
 }
 
 /// Returns the faults of `written`, each with the table that it is about.

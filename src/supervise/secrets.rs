@@ -1,4 +1,4 @@
-//! The passwords of the managed `QuestDB`: random, one set per data folder, in files that only
+//! The passwords of the managed servers: random, one set per data folder, in files that only
 //! their owner can read. They never appear in arguments, environment, logs or errors.
 
 use std::fs;
@@ -34,6 +34,44 @@ pub struct Files {
     pub pg_admin: PathBuf,
     /// Password of the PG reader.
     pub pg_reader: PathBuf,
+}
+
+/// Who may do what at the managed Grafana, and the key of its stored secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrafanaSecrets {
+    /// The administrator.
+    pub admin: Login,
+    /// Encrypts what Grafana stores; must stay the same as long as its database.
+    pub secret_key: Secret,
+}
+
+impl GrafanaSecrets {
+    fn files(data_dir: &Path) -> (PathBuf, PathBuf) {
+        let folder = data_dir.join("secrets");
+        (folder.join("grafana-admin-password"), folder.join("grafana-secret-key"))
+    }
+
+    /// Reads them in `data_dir`. Blocking.
+    ///
+    /// # Errors
+    /// One is missing, empty or unreadable; the error names the file.
+    pub fn load(data_dir: &Path) -> io::Result<Self> {
+        let (password, key) = Self::files(data_dir);
+        let admin = Login { user: "admin".to_owned(), password: read(&password)? };
+        Ok(Self { admin, secret_key: read(&key)? })
+    }
+
+    /// Reads them in `data_dir` and makes the missing ones. Blocking.
+    ///
+    /// # Errors
+    /// One cannot be read or written; the error names the file.
+    pub fn load_or_create(data_dir: &Path) -> io::Result<Self> {
+        let (password, key) = Self::files(data_dir);
+        prepare(&data_dir.join("secrets"))?;
+        read_or_create(&password, || Secret::random(16))?;
+        read_or_create(&key, || Secret::random(32))?;
+        Self::load(data_dir)
+    }
 }
 
 impl Files {
@@ -74,18 +112,18 @@ impl Credentials {
     /// One cannot be read or written; the error names the file.
     pub fn load_or_create(data_dir: &Path) -> io::Result<Self> {
         let files = Files::of(data_dir);
-        let folder = data_dir.join("secrets");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .and_then(|()| restrict(&folder, 0o700))
-            .map_err(|error| at(&folder, &error))?;
+        prepare(&data_dir.join("secrets"))?;
         let admin = read_or_create(&files.http, || Secret::random(32))?;
         read_or_create(&files.pg_admin, || Ok(admin))?;
         read_or_create(&files.pg_reader, || Secret::random(32))?;
         Self::load(data_dir)
     }
+}
+
+/// Makes the folder of secrets, closed to others.
+fn prepare(folder: &Path) -> io::Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.and_then(|()| restrict(folder, 0o700)).map_err(|error| at(folder, &error))
 }
 
 fn read(path: &Path) -> io::Result<Secret> {
@@ -142,6 +180,17 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_of_grafana_are_made_once() {
+        let data = tempfile::tempdir().unwrap();
+        let missing = GrafanaSecrets::load(data.path()).unwrap_err();
+        assert!(missing.to_string().contains("grafana-admin-password"), "{missing}");
+        let made = GrafanaSecrets::load_or_create(data.path()).unwrap();
+        assert_eq!(GrafanaSecrets::load_or_create(data.path()).unwrap(), made);
+        assert_ne!(made.admin.password, made.secret_key);
+        assert!(!format!("{made:?}").contains(made.secret_key.reveal()));
+    }
 
     #[test]
     fn passwords_are_made_once_and_only_their_owner_can_read_them() {

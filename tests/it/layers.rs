@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("supervise", &["artifact", "base", "config", "model"]),
     ("store", &["base", "config", "model"]),
     ("collect", &["base", "config", "model", "store"]),
-    ("grafana", &["base", "config", "model", "rules", "supervise"]),
+    ("grafana", &["artifact", "base", "config", "model", "rules", "supervise"]),
     ("alert", &["base", "config", "model", "rules", "store", "grafana"]),
     ("web", &["base", "config", "model", "rules", "store"]),
     ("bench", &["base", "cli", "collect", "config", "model", "store", "supervise"]),
@@ -97,7 +97,8 @@ fn every_dependency_between_folders_is_listed() {
         let relative = file.strip_prefix(&root).unwrap();
         let first = relative.iter().next().unwrap().to_str().unwrap();
         let layer = first.trim_end_matches(".rs");
-        if matches!(layer, "main" | "lib") {
+        // Tests of a layer may join it with those above, as the program does.
+        if matches!(layer, "main" | "lib") || relative.ends_with("tests.rs") {
             continue;
         }
         let Some(allowed) = allowed.get(layer) else {

@@ -1,8 +1,12 @@
 //! grafana.ini of the managed server: loopback, no sign-up, no telemetry, no calls home.
 
 use super::text::{Unwritable, ini_value, plain_path};
-use super::{Email, Secrets, Settings, Tls};
+use super::{Secrets, Settings};
+use crate::config::notify::{Email, Tls};
 use crate::grafana::dashboards::FOLDER;
+
+/// The first line of the file: what bears it was written by periscope.
+pub const HEAD: &str = "# Written by periscope; changes are lost at its next start.";
 
 /// Returns the text of grafana.ini.
 ///
@@ -17,7 +21,7 @@ pub fn text(settings: &Settings, secrets: &mut Secrets) -> Result<String, Unwrit
     // A cookie marked secure never comes back over plain http.
     let secure = root_url.starts_with("https://");
     let mut text = format!(
-        "# Written by periscope; changes are lost at its next start.\n\
+        "{HEAD}\n\
          [paths]\n\
          data = {}\n\
          logs = {}\n\
@@ -136,13 +140,15 @@ pub fn text(settings: &Settings, secrets: &mut Secrets) -> Result<String, Unwrit
 
 fn smtp(email: &Email, secrets: &mut Secrets) -> Result<String, Unwritable> {
     let policy = match email.tls {
-        Tls::Required => "MandatoryStartTLS",
+        // Grafana speaks TLS from the first byte at port 465 whatever stands here; at another port
+        // it can only do STARTTLS, and sends nothing in the clear.
+        Tls::Implicit | Tls::Required => "MandatoryStartTLS",
         Tls::Off => "NoStartTLS",
     };
     let mut text = format!(
         "\n[smtp]\nenabled = true\nhost = {}\nfrom_address = {}\nfrom_name = periscope\n\
          startTLS_policy = {policy}\nskip_verify = false\n",
-        ini_value("notify.email.server", &email.server)?,
+        ini_value("notify.email.server", &format!("{}:{}", email.host, email.port))?,
         ini_value("notify.email.from", &email.from)?,
     );
     if let Some(user) = &email.user {
@@ -156,7 +162,7 @@ fn smtp(email: &Email, secrets: &mut Secrets) -> Result<String, Unwritable> {
 }
 
 /// Returns the host of a URL, without port.
-fn domain(url: &str) -> &str {
+pub fn domain(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     match authority.rsplit_once(':') {

@@ -3,14 +3,19 @@
 //! when any of them is wrong, so everything that comes from a user is quoted or refused here.
 
 pub mod alerting;
+pub mod bundle;
 pub mod ini;
+pub mod inputs;
+pub mod ledger;
 pub mod text;
 pub mod write;
 
 use std::path::PathBuf;
 
 use crate::base::secret::Secret;
+use crate::config::notify::Notify;
 use crate::grafana::dashboards::{DATASOURCE_NAME, DATASOURCE_UID, Datasource, FOLDER};
+use crate::grafana::yaml::Node;
 use text::{Unwritable, plain_path, quoted};
 
 /// Mode of a file that holds a secret.
@@ -34,7 +39,7 @@ pub struct Settings {
     /// Where periscope takes Grafana's notifications.
     pub webhook: Webhook,
     /// `[notify]`.
-    pub channels: Channels,
+    pub channels: Notify,
     /// Waiting times of notifications.
     pub grouping: Grouping,
     /// Whether alert rules, contact points and policies are written. Without them a Grafana that
@@ -82,59 +87,6 @@ pub struct Webhook {
     pub url: String,
     /// Token of the listener, if it has one.
     pub token: Option<Secret>,
-}
-
-/// Channels that people read. All may be absent.
-#[derive(Debug, Clone, Default)]
-pub struct Channels {
-    /// `[notify.telegram]`
-    pub telegram: Option<Telegram>,
-    /// `[notify.discord]`
-    pub discord: Option<Discord>,
-    /// `[notify.email]`
-    pub email: Option<Email>,
-}
-
-/// `[notify.telegram]`
-#[derive(Debug, Clone)]
-pub struct Telegram {
-    /// Token of the bot.
-    pub token: Secret,
-    /// Chat that reads.
-    pub chat_id: i64,
-}
-
-/// `[notify.discord]`
-#[derive(Debug, Clone)]
-pub struct Discord {
-    /// URL of the webhook; who has it can post.
-    pub webhook_url: Secret,
-}
-
-/// `[notify.email]`
-#[derive(Debug, Clone)]
-pub struct Email {
-    /// `host:port` of the SMTP server.
-    pub server: String,
-    /// How the connection is secured.
-    pub tls: Tls,
-    /// User, if the server wants one.
-    pub user: Option<String>,
-    /// Password of the user.
-    pub password: Option<Secret>,
-    /// Sender.
-    pub from: String,
-    /// Receivers; at least one.
-    pub to: Vec<String>,
-}
-
-/// How an SMTP connection is secured. Port 465 is TLS from the first byte whatever stands here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// STARTTLS or nothing is sent.
-    Required,
-    /// Never; for a server on this machine.
-    Off,
 }
 
 /// Waiting times of notifications, as Grafana writes durations.
@@ -239,34 +191,77 @@ pub fn files(
     Ok(files)
 }
 
-fn datasource(settings: &Settings, secrets: &mut Secrets) -> Result<String, Unwritable> {
-    let Questdb { host, port, user, password } = &settings.questdb;
-    let password = secrets.reference("questdb-reader-password", password);
-    let connection = match settings.datasource {
-        Datasource::Postgres => format!(
-            "    url: {}\n    user: {}\n    jsonData:\n      database: qdb\n      \
-             sslmode: disable\n      postgresVersion: 1200\n      timescaledb: false\n      \
-             timeInterval: 1s\n      maxOpenConns: 10\n      maxIdleConns: 4\n      \
-             connMaxLifetime: 14400\n",
-            quoted("questdb pg", &format!("{host}:{port}"))?,
-            quoted("questdb user", user)?,
-        ),
+/// How a data source of Grafana is told where the database is.
+#[derive(Debug)]
+pub struct Connection {
+    /// Fields of the data source itself.
+    pub fields: Vec<(&'static str, Node)>,
+    /// Fields of its `jsonData`.
+    pub json: Vec<(&'static str, Node)>,
+}
+
+/// Returns the connection of the data source that `settings` ask for; the password is apart.
+pub fn connection(settings: &Settings) -> Connection {
+    let Questdb { host, port, user, .. } = &settings.questdb;
+    match settings.datasource {
+        Datasource::Postgres => Connection {
+            fields: vec![("url", format!("{host}:{port}").into()), ("user", user.clone().into())],
+            json: vec![
+                ("database", "qdb".into()),
+                ("sslmode", "disable".into()),
+                ("postgresVersion", Node::Int(1200)),
+                ("timescaledb", Node::Bool(false)),
+                ("timeInterval", "1s".into()),
+                ("maxOpenConns", Node::Int(10)),
+                ("maxIdleConns", Node::Int(4)),
+                ("connMaxLifetime", Node::Int(14_400)),
+            ],
+        },
         // The plugin ignores `url` and `user`, and takes a missing limit for zero.
-        Datasource::Questdb => format!(
-            "    jsonData:\n      server: {}\n      port: {port}\n      username: {}\n      \
-             tlsMode: disable\n      timeInterval: 1s\n      timeout: 10\n      \
-             queryTimeout: 60\n      maxOpenConnections: 10\n      maxIdleConnections: 4\n      \
-             maxConnectionLifetime: 14400\n",
-            quoted("questdb pg", host)?,
-            quoted("questdb user", user)?,
-        ),
+        Datasource::Questdb => Connection {
+            fields: Vec::new(),
+            json: vec![
+                ("server", host.clone().into()),
+                ("port", Node::Int((*port).into())),
+                ("username", user.clone().into()),
+                ("tlsMode", "disable".into()),
+                ("timeInterval", "1s".into()),
+                ("timeout", Node::Int(10)),
+                ("queryTimeout", Node::Int(60)),
+                ("maxOpenConnections", Node::Int(10)),
+                ("maxIdleConnections", Node::Int(4)),
+                ("maxConnectionLifetime", Node::Int(14_400)),
+            ],
+        },
+    }
+}
+
+fn datasource(settings: &Settings, secrets: &mut Secrets) -> Result<String, Unwritable> {
+    let password = secrets.reference("questdb-reader-password", &settings.questdb.password);
+    let Connection { fields, json } = connection(settings);
+    let lines = |depth: usize, fields: &[(&'static str, Node)]| {
+        let mut text = String::new();
+        for (key, value) in fields {
+            let value = match value {
+                Node::Text(value) => quoted("the address or user of questdb", value)?,
+                other @ (Node::Int(_)
+                | Node::Number(_)
+                | Node::Bool(_)
+                | Node::List(_)
+                | Node::Map(_)) => other.json().to_string(),
+            };
+            text.push_str(&format!("{}{key}: {value}\n", " ".repeat(depth)));
+        }
+        Ok::<_, Unwritable>(text)
     };
     Ok(format!(
         "apiVersion: 1\ndatasources:\n  - name: {}\n    uid: {DATASOURCE_UID}\n    orgId: 1\n    \
-         type: {}\n    access: proxy\n    isDefault: false\n    editable: false\n{connection}    \
-         secureJsonData:\n      password: {password}\n",
+         type: {}\n    access: proxy\n    isDefault: false\n    editable: false\n{}    \
+         jsonData:\n{}    secureJsonData:\n      password: {password}\n",
         quoted("name", DATASOURCE_NAME)?,
         settings.datasource.plugin(),
+        lines(4, &fields)?,
+        lines(6, &json)?,
     ))
 }
 

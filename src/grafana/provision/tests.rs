@@ -1,8 +1,12 @@
 use std::path::Path;
 
 use super::*;
+use crate::config::notify::{Discord, Email, Ntfy, Telegram, Tls, Webhook as UserWebhook};
 
-const CANARIES: [&str; 7] = [
+const CANARIES: [&str; 10] = [
+    "canary-webhook",
+    "canary-hook-token",
+    "canary-topic",
     "canary-admin",
     "canary-key",
     "canary-reader",
@@ -32,7 +36,7 @@ fn bare() -> Settings {
             password: Secret::new("canary-reader"),
         },
         webhook: Webhook { url: "http://127.0.0.1:7480/grafana/webhook".to_owned(), token: None },
-        channels: Channels::default(),
+        channels: Notify::default(),
         grouping: Grouping::default(),
         alerting: true,
         retired: Vec::new(),
@@ -44,16 +48,29 @@ fn full() -> Settings {
         server: Server { url: Some("https://watch.example.org/".to_owned()), ..bare().server },
         datasource: Datasource::Questdb,
         webhook: Webhook { token: Some(Secret::new("canary-token")), ..bare().webhook },
-        channels: Channels {
-            telegram: Some(Telegram { token: Secret::new("canary-telegram"), chat_id: -100_123 }),
+        channels: Notify {
+            telegram: Some(Telegram {
+                token: Secret::new("canary-telegram"),
+                chat_id: -100_123,
+                api_url: "https://api.telegram.org".to_owned(),
+            }),
             discord: Some(Discord { webhook_url: Secret::new("https://canary-discord") }),
             email: Some(Email {
-                server: "mail.example.org:587".to_owned(),
+                host: "mail.example.org".to_owned(),
+                port: 587,
                 tls: Tls::Required,
                 user: Some("watch".to_owned()),
                 password: Some(Secret::new("canary-smtp")),
                 from: "watch@example.org".to_owned(),
                 to: vec!["one@example.org".to_owned(), "two@example.org".to_owned()],
+            }),
+            webhook: Some(UserWebhook {
+                url: Secret::new("https://canary-webhook"),
+                token: Some(Secret::new("canary-hook-token")),
+            }),
+            ntfy: Some(Ntfy {
+                url: Secret::new("https://ntfy.example.org/canary-topic"),
+                token: None,
             }),
         },
         retired: vec!["periscope-warning-email".to_owned(), "periscope-critical-email".to_owned()],
@@ -129,7 +146,7 @@ fn every_named_secret_file_is_written() {
             named += 1;
         }
     }
-    assert!(named >= 7, "only {named} secrets are named");
+    assert!(named >= 10, "only {named} secrets are named");
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(super) fn report() -> Report {
         pid: Some(7),
         http: Some("http://127.0.0.1:9000".to_owned()),
         pg: Some("127.0.0.1:8812".to_owned()),
+        url: None,
         restarts: 0,
         reason: String::new(),
     };

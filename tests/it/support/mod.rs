@@ -2,6 +2,8 @@
 
 pub mod daemon;
 pub mod gateway;
+pub mod grafana;
+pub mod grafana_api;
 pub mod mount;
 pub mod periscope;
 pub mod proxy;

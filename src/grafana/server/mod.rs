@@ -1,0 +1,6 @@
+//! The Grafana that periscope runs, or watches where it runs already.
+
+mod cause;
+mod program;
+mod remote;
+pub mod task;
