@@ -1,6 +1,7 @@
 //! Builds all parts, starts them, waits, drains. The only folder that knows every part.
 
 mod banner;
+mod dashboards;
 mod report;
 mod simulator;
 
@@ -24,12 +25,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::instance::Instance;
 use crate::cli::output;
 use crate::collect::host::HostWatch;
-use crate::config::{self, Config, Mode};
-use crate::model::server::{Phase, ServerState};
-use crate::rules::rule::Rule;
+use crate::config::{self, Config};
+use crate::grafana::server::live::Live;
+use crate::model::server::ServerState;
 use crate::store::queue::RowQueue;
 use crate::supervise::spawner::Spawner;
-use crate::{collect, grafana, rules, store, supervise, web};
+use crate::{collect, store, supervise, web};
 
 /// Longest wait for poll loops and listener to end.
 const GRACE_SOURCES: Duration = Duration::from_secs(5);
@@ -42,12 +43,12 @@ const GRACE_CHILDREN: Duration = Duration::from_secs(40);
 /// Time between two rows of `system_health`.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs periscope with `config` until it is asked to stop.
+/// Runs periscope with `config` until it is asked to stop; `live` is what the dev loop looks at.
 ///
 /// # Errors
 /// The data folder is in use or cannot be written ([`Exit::CannotCreate`]); the listener's port is
 /// taken; a part that nothing works without cannot start.
-pub fn run(config: Config) -> anyhow::Result<Exit> {
+pub fn run(config: Config, live: Option<Live>) -> anyhow::Result<Exit> {
     prepare(&config.data_dir)?;
     let lock = DataLock::acquire(&config.data_dir)
         .map_err(|error| Failure::error(Exit::CannotCreate, error.to_string()))?;
@@ -60,7 +61,7 @@ pub fn run(config: Config) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let exit = runtime.block_on(serve(config, spawner));
+    let exit = runtime.block_on(serve(config, live, spawner));
     // A blocking call that still hangs (a dead disk) must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(lock);
@@ -124,7 +125,7 @@ impl Shared {
     }
 }
 
-async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
+async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::Result<Exit> {
     // Before anything starts: a signal in the first moments must stop in order too.
     let mut signals = StopSignals::install().context("take over the stop signals")?;
     let shared = Shared::new(config)?;
@@ -146,10 +147,9 @@ async fn serve(config: Config, spawner: Spawner) -> anyhow::Result<Exit> {
     let simulated = simulator::start(&shared, &spawner, &running.children).await?;
     let collector = collector(&shared, simulated, queue.clone());
     let statuses = statuses(&shared.config, collector.pushes());
-    let rules = rules(&shared.config)?;
     let questdb = start_questdb(&shared, spawner.clone(), &running.children);
-    let grafana =
-        start_grafana(&shared, spawner, rules, address, questdb.clone(), &running.children);
+    let around = dashboards::Around { spawner, listener: address, questdb: questdb.clone(), live };
+    let grafana = dashboards::start(&shared, around, &running.children)?;
     let reporter = Reporter {
         node: shared.config.node.clone(),
         mode: shared.config.questdb.mode,
@@ -263,38 +263,6 @@ fn start_questdb(
     receiver
 }
 
-/// Returns the alert rules: the shipped ones, changed as the configuration says, and the user's own.
-fn rules(config: &Config) -> anyhow::Result<Vec<Rule>> {
-    rules::of(config).map_err(|problems| Failure::error(Exit::Config, problems.to_string()))
-}
-
-/// Starts the owner of Grafana, child or remote; returns its state.
-fn start_grafana(
-    shared: &Shared,
-    spawner: Spawner,
-    rules: Vec<Rule>,
-    listener: SocketAddr,
-    questdb: watch::Receiver<ServerState>,
-    children: &Tasks,
-) -> watch::Receiver<ServerState> {
-    let (sender, receiver) = watch::channel(ServerState::absent());
-    let setup = grafana::server::task::Setup {
-        config: shared.config.clone(),
-        rules,
-        listener,
-        questdb,
-        board: shared.board.clone(),
-        metrics: shared.metrics.clone(),
-        client: shared.client.clone(),
-        spawner,
-        seed: shared.seed,
-    };
-    let task = grafana::server::task::run(setup, sender, children.stop_token());
-    // Everything works without dashboards; its panic is no reason to end.
-    children.spawn("grafana", OnPanic::Log, task);
-    receiver
-}
-
 /// Writes rows of `system_health` until `stop`.
 async fn health_rows(shared: Shared, reporter: Reporter, queue: RowQueue, stop: CancellationToken) {
     let mut watch = HostWatch::new(&shared.config.data_dir);
@@ -322,7 +290,7 @@ async fn announce(
     config: &Config,
     listener: SocketAddr,
     mut questdb: watch::Receiver<ServerState>,
-    mut grafana: watch::Receiver<ServerState>,
+    grafana: watch::Receiver<ServerState>,
 ) -> anyhow::Result<()> {
     Instance { pid: std::process::id(), address: listener.to_string() }
         .publish(&config.data_dir)
@@ -333,15 +301,7 @@ async fn announce(
         Ok(Ok(state)) => state.clone(),
         Ok(Err(_)) | Err(_) => ServerState::absent(),
     };
-    if config.grafana.mode == Mode::Managed {
-        let is_known = |state: &ServerState| {
-            state.endpoint.is_some() || matches!(state.phase, Phase::Backoff | Phase::Broken)
-        };
-        // One that has to be downloaded is not waited for: nothing needs it.
-        let known = tokio::time::timeout(Duration::from_secs(1), grafana.wait_for(is_known)).await;
-        drop(known);
-    }
-    let grafana = grafana.borrow().clone();
+    let grafana = dashboards::known(config, grafana).await;
     output::line(&banner::urls(config, listener, &state, &grafana));
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "tell the service manager");

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod credentials;
 mod daemon;
+mod dashboards;
 pub mod exit;
 mod grafana;
 pub mod instance;
@@ -39,7 +40,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Global {
     /// Configuration file (default: ./periscope.toml, then the user's, then /etc/periscope)
     #[arg(long, global = true, value_name = "FILE")]
@@ -93,6 +94,11 @@ enum Command {
         /// Folder with archives or jars to take it from
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
+    },
+    /// Brings dashboards out of Grafana into files, and writes those that it is handed
+    Dashboards {
+        #[command(subcommand)]
+        command: dashboards::Command,
     },
     /// Brings dashboards, rules and contact points to a Grafana that runs elsewhere
     Grafana {
@@ -154,6 +160,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Send(arguments) => send::send(&global, &arguments),
         Command::Render(arguments) => render::render(&global, &arguments),
         Command::Fetch { from } => up::fetch(&global, from),
+        Command::Dashboards { command } => dashboards::dashboards(&global, &command),
         Command::Grafana { command } => grafana::grafana(&global, &command),
         Command::Spool { command } => spool::spool(&global, &command),
         Command::Bench(arguments) => bench::bench(&global, &arguments),

@@ -130,7 +130,7 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes a file whole or not at all and says so.
-fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(super) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     let create = |error: std::io::Error| {
         Failure::error(Exit::CannotCreate, format!("write {}: {error}", path.display()))
     };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -12,6 +13,7 @@ use crate::artifact::acquired::AcquireError;
 use crate::base::tasks::{StopSignals, spawn_detached};
 use crate::collect::simulate;
 use crate::config::{Config, Mode, Profile};
+use crate::grafana::server::live::Live;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +46,19 @@ fn start(global: &Global, profile: Profile, remote: bool) -> anyhow::Result<Exit
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "configuration");
     }
-    crate::app::run(loaded.config)
+    let live = (profile == Profile::Dev).then(|| live(global, loaded.file)).transpose()?;
+    crate::app::run(loaded.config, live)
+}
+
+/// Returns what `dev` brings to Grafana when it changes: ./dashboards, and the configuration's rules.
+fn live(global: &Global, config: Option<PathBuf>) -> anyhow::Result<Live> {
+    let here = std::env::current_dir().context("read the current folder")?;
+    let global = global.clone();
+    let rules = move || {
+        let loaded = global.load(Profile::Dev, false).map_err(|error| error.to_string())?;
+        crate::rules::of(&loaded.config).map_err(|problems| problems.to_string())
+    };
+    Ok(Live { dashboards: here.join("dashboards"), config, rules: Arc::new(rules) })
 }
 
 /// Serves the simulated daemons until SIGINT or SIGTERM.

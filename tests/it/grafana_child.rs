@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use periscope::artifact::grafana::Sources;
@@ -14,6 +15,7 @@ use periscope::base::secret::Secret;
 use periscope::base::time::Clock;
 use periscope::config::load::{Request, load};
 use periscope::config::{Config, Mode, Profile};
+use periscope::grafana::server::live::Live;
 use periscope::grafana::server::task::{Options, Setup, run_with};
 use periscope::model::server::{Endpoint, Login, Phase, ServerState};
 use periscope::rules::catalog;
@@ -25,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::grafana::StandIn;
-use crate::support::periscope::{processes_naming, send_signal};
+use crate::support::periscope::{Periscope, processes_naming, send_signal};
 use crate::support::questdb::free_port;
 use crate::support::wait::until;
 
@@ -39,6 +41,7 @@ struct Supervised {
     questdb: watch::Sender<ServerState>,
     stop: CancellationToken,
     state: watch::Receiver<ServerState>,
+    live: Option<Live>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -86,6 +89,7 @@ impl Supervised {
             questdb: watch::channel(questdb("127.0.0.1:8812")).0,
             stop: CancellationToken::new(),
             state: watch::channel(ServerState::absent()).1,
+            live: None,
             task: None,
         }
     }
@@ -101,6 +105,7 @@ impl Supervised {
             client: Client::new().unwrap(),
             spawner: spawner::start().unwrap(),
             seed: 1,
+            live: self.live.clone(),
         }
     }
 
@@ -491,6 +496,57 @@ async fn a_database_that_moves_is_told_to_it() {
     supervised.stop().await;
 }
 
+/// The dev loop: dashboards are written anew, rules are read again, and mistakes change nothing.
+#[tokio::test]
+async fn edited_dashboards_and_rules_are_brought_to_it_while_it_runs() {
+    let mut supervised = Supervised::new();
+    supervised.options.limits.probe_interval = Duration::from_millis(100);
+    let own = tempfile::tempdir().unwrap();
+    let written = own.path().join("periscope.toml");
+    fs::write(&written, "4").unwrap();
+    let file = written.clone();
+    let rules = move || {
+        // The number of rules that there are; anything else is a mistake.
+        let text = fs::read_to_string(&file).unwrap();
+        let count: usize = text.trim().parse().map_err(|_| format!("{text} is no number"))?;
+        Ok(catalog::shipped().unwrap().into_iter().take(count).collect())
+    };
+    supervised.live = Some(Live {
+        dashboards: own.path().join("dashboards"),
+        config: Some(written.clone()),
+        rules: Arc::new(rules),
+    });
+    supervised.start();
+    let before = supervised.ready().await;
+    let reload = "POST /api/admin/provisioning/alerting/reload";
+    let reloads = |supervised: &Supervised| supervised.stand_in.requests().matches(reload).count();
+    let contains = async |path: &str, words: &str| {
+        until(words, Duration::from_secs(30), || async {
+            let text = supervised.file(path);
+            if text.contains(words) { Ok(()) } else { Err(text.len()) }
+        })
+        .await;
+    };
+    fs::create_dir(own.path().join("dashboards")).unwrap();
+    let mine = "{\"uid\":\"periscope-health\",\"title\":\"Edited\"}\n";
+    fs::write(own.path().join("dashboards/health.json"), mine).unwrap();
+    contains("conf/dashboards/Trading/health.json", "Edited").await;
+    assert_eq!(reloads(&supervised), 1, "no rule has changed since the first start");
+    fs::write(&written, "2 ").unwrap();
+    contains("conf/provisioning/alerting/deletions.yaml", "periscope-").await;
+    until("the reload", Duration::from_secs(30), || async {
+        if reloads(&supervised) == 2 { Ok(()) } else { Err(reloads(&supervised)) }
+    })
+    .await;
+    // A mistake leaves the rules as they are, and dashboards go on.
+    fs::write(&written, "two").unwrap();
+    fs::remove_file(own.path().join("dashboards/health.json")).unwrap();
+    contains("conf/dashboards/Trading/health.json", "\"panels\"").await;
+    assert_eq!(reloads(&supervised), 2);
+    assert_eq!(supervised.ready().await.generation, before.generation, "no restart for that");
+    supervised.stop().await;
+}
+
 #[tokio::test]
 async fn behind_a_proxy_it_is_asked_by_its_public_name() {
     let mut supervised = Supervised::new();
@@ -598,4 +654,57 @@ async fn installer_to_be_killed() {
     let (client, stop) = (Client::new().unwrap(), CancellationToken::new());
     let request = offline_request(Path::new(&data));
     periscope::artifact::grafana::acquire(&request, &client, &stop, &|_| {}).await.unwrap();
+}
+
+/// The whole program with a real database: Grafana reads it, and everybody is told where it is.
+#[tokio::test]
+async fn up_starts_it_beside_questdb_and_says_where_it_is() {
+    let stand_in = StandIn::new();
+    let home = format!("grafana.home=\"{}\"", stand_in.home().display());
+    let settings = ["grafana.mode=\"managed\"", &home, "grafana.address=\"127.0.0.1:0\""];
+    let mut periscope = Periscope::up_set("", &settings);
+    let questdb = periscope.ready().await["questdb"]["pg"].as_str().unwrap().to_owned();
+    let grafana = until("grafana to be ready", Duration::from_secs(60), || async {
+        let grafana = periscope.status().await?["grafana"].clone();
+        if grafana["state"] == "ready" { Ok(grafana) } else { Err(grafana.to_string()) }
+    })
+    .await;
+    assert_eq!(grafana["version"], "12.4.2");
+    let url = grafana["url"].as_str().unwrap();
+    let pid = u32::try_from(grafana["pid"].as_u64().unwrap()).unwrap();
+    let conf = periscope.data().join("grafana/conf");
+    let source = fs::read_to_string(conf.join("provisioning/datasources/periscope.yaml")).unwrap();
+    assert!(source.contains(&format!("url: \"{questdb}\"")), "{questdb}: {source}");
+    let listener = periscope.listener().unwrap();
+    let contacts = conf.join("provisioning/alerting/contact-points.yaml");
+    let contacts = fs::read_to_string(contacts).unwrap();
+    assert!(contacts.contains(&format!("{listener}/grafana/webhook")), "{contacts}");
+    assert!(periscope.log().contains("  grafana       http://127.0.0.1"), "{}", periscope.log());
+    let (code, out, err) = periscope.run(&["credentials"]);
+    let password = periscope.data().join("secrets/grafana-admin-password");
+    let password = fs::read_to_string(password).unwrap();
+    assert!(code == 0 && out.contains(&password) && out.contains("admin"), "{err}");
+    let (_, out, _) = periscope.run(&["status"]);
+    assert!(out.contains(url), "{out}");
+    assert!(!periscope.log().contains(&password), "a password is in the log");
+    periscope.signal(Signal::TERM);
+    let ended = periscope.ended(Duration::from_secs(60)).await;
+    assert!(ended.success(), "{ended}");
+    assert!(!Path::new(&format!("/proc/{pid}/exe")).exists(), "it still runs");
+}
+
+#[tokio::test]
+async fn up_without_any_grafana_stores_rows_and_says_what_helps() {
+    // No archive is known for that version: nobody is asked.
+    let settings = ["grafana.mode=\"managed\"", "grafana.version=\"99.0.0\""];
+    let periscope = Periscope::up_set("", &settings);
+    let status = periscope.ready().await;
+    assert_eq!(status["grafana"]["state"], "broken", "{}", status["grafana"]);
+    let reason = status["grafana"]["reason"].as_str().unwrap();
+    assert!(reason.contains("99.0.0") && reason.contains("grafana.home"), "{reason}");
+    let (_, out, _) = periscope.run(&["status"]);
+    assert!(out.contains("set grafana.home"), "{out}");
+    let (code, _, err) = periscope.run(&["send", "daemon_metrics", "daemon=d", "fetch_count=1"]);
+    assert_eq!(code, 0, "{err}");
+    periscope.until_count("select count() from daemon_metrics", |count| count == 1).await;
 }

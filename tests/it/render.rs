@@ -126,3 +126,26 @@ fn the_dashboards_of_the_repository_are_those_that_it_writes() {
     };
     assert_eq!(texts(&committed), texts(&written));
 }
+
+#[test]
+fn a_dashboard_goes_to_grafana_and_back_without_a_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, err) = periscope(folder.path(), &["dashboards", "export", "out"]);
+    assert_eq!(code, 0, "{err}");
+    let out = folder.path().join("out");
+    let text = fs::read_to_string(out.join("exchange.json")).unwrap();
+    assert!(text.contains("777"), "the thresholds of one's own rules");
+    // As Grafana's API gives it after some edits.
+    let mut model: serde_json::Value = serde_json::from_str(&text).unwrap();
+    model["id"] = 3.into();
+    model["version"] = 9.into();
+    let answer = serde_json::json!({"meta": {"version": 9}, "dashboard": model});
+    fs::write(folder.path().join("given.json"), answer.to_string()).unwrap();
+    let (code, err) =
+        periscope(folder.path(), &["dashboards", "import", "given.json", "--into", "back"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(fs::read_to_string(folder.path().join("back/exchange.json")).unwrap(), text);
+    fs::write(folder.path().join("none.json"), "{\"uid\":\"x\"}").unwrap();
+    let (code, err) = periscope(folder.path(), &["dashboards", "import", "none.json"]);
+    assert!(code == 1 && err.contains("no panels"), "{code}: {err}");
+}

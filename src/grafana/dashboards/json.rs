@@ -15,8 +15,37 @@ const ABOVE_ZERO: f64 = 1e-6;
 
 /// Returns `dashboard` as the text of its file.
 pub fn file(dashboard: &Dashboard, datasource: Datasource, thresholds: Thresholds<'_>) -> String {
-    let model = sorted(model(dashboard, datasource, thresholds));
+    canonical(model(dashboard, datasource, thresholds))
+}
+
+/// Returns a dashboard as its file holds it: sorted keys, two spaces, one line break at the end.
+pub fn canonical(model: Value) -> String {
+    let model = sorted(model);
     format!("{model:#}\n")
+}
+
+/// Returns name and text of the file for a dashboard as Grafana gives it: an export of its page, or
+/// the answer of its API. What changes with every save is left out.
+///
+/// # Errors
+/// It is no dashboard; in words.
+pub fn imported(answer: Value) -> Result<(String, String), &'static str> {
+    let mut model = answer.get("dashboard").cloned().unwrap_or(answer);
+    let uid = model.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if uid.is_empty() || !uid.chars().all(plain) {
+        return Err("no dashboard with a uid of letters, digits, - and _");
+    }
+    let Some(fields) = model.as_object_mut().filter(|fields| fields.contains_key("panels")) else {
+        return Err("no dashboard: it has no panels; Grafana must export the classic model");
+    };
+    for gone in ["id", "iteration"] {
+        fields.remove(gone);
+    }
+    // Grafana counts it up; in the repository it says nothing.
+    fields.insert("version".to_owned(), 1.into());
+    let name = uid.strip_prefix("periscope-").unwrap_or(&uid);
+    Ok((format!("{name}.json"), canonical(model)))
 }
 
 fn model(dashboard: &Dashboard, datasource: Datasource, thresholds: Thresholds<'_>) -> Value {
@@ -348,6 +377,23 @@ mod tests {
         assert_eq!(steps(fixed)[1], json!({"color": RED, "value": 3.0}));
         let absent = Scale { base: GREEN, steps: vec![(At::Rule("x", Severity::Critical), RED)] };
         assert_eq!(steps(absent), json!([{"color": GREEN, "value": none}]));
+    }
+
+    #[test]
+    fn a_dashboard_that_went_through_grafana_comes_back_as_its_file() {
+        for dashboard in crate::grafana::dashboards::all() {
+            let text = file(&dashboard, Datasource::Postgres, &|_, _| None);
+            let mut model: Value = serde_json::from_str(&text).unwrap();
+            model["id"] = 7.into();
+            model["version"] = 12.into();
+            let answer = json!({"dashboard": model, "meta": {"slug": "x"}});
+            let name = format!("{}.json", dashboard.name);
+            assert_eq!(imported(answer), Ok((name.clone(), text.clone())));
+            assert_eq!(imported(model), Ok((name, text)));
+        }
+        for other in [json!({}), json!({"uid": "../x", "panels": []}), json!({"uid": "x"})] {
+            assert!(imported(other).is_err());
+        }
     }
 
     #[test]

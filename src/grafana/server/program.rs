@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::cause::{self, is_wrong};
+use super::live::{Live, Stamp};
 use super::remote;
 use super::task::Setup;
 use crate::artifact::grafana::{Installed, Request, Sources, acquire};
@@ -96,6 +97,8 @@ pub(super) struct Grafana {
     locked_out: Option<String>,
     /// The database that its files name.
     questdb: Option<Endpoint>,
+    /// Files of the dev loop as they were brought last.
+    stamp: Stamp,
 }
 
 /// All that a start needs.
@@ -125,6 +128,7 @@ impl Grafana {
             refused: None,
             locked_out: None,
             questdb: None,
+            stamp: Stamp::new(),
         }
     }
 
@@ -179,9 +183,13 @@ impl Grafana {
         let mut settings = Settings::of(&self.setup.config, place);
         settings.alerting = self.refused.is_none();
         let (rules, home) = (self.setup.rules.clone(), self.home.clone());
+        let live = self.setup.live.clone();
         let written = off_runtime(move || {
             let mut ledger = load(&home.ledger());
-            let made = bundle(settings, &rules, &ledger, &[]);
+            // The stamp first: what changes meanwhile is then brought once more.
+            let stamp = live.as_ref().map(Live::stamp).unwrap_or_default();
+            let replaced = live.as_ref().map(Live::dashboards).unwrap_or_default();
+            let made = bundle(settings, &rules, &ledger, &replaced);
             let made = match made {
                 Ok(made) => made,
                 Err(error) => return Ok(Err(error)),
@@ -189,12 +197,33 @@ impl Grafana {
             made.note(&mut ledger);
             ledger.save(&home.ledger())?;
             write::write(&home.conf(), &made.files)?;
-            Ok(Ok(made))
+            Ok(Ok((made, stamp)))
         });
         let made = written.await.map_err(|error| not_writable(&error))?;
-        let made = made.map_err(|error| Cause::new(Kind::Hopeless, error.to_string()))?;
+        let made = made.map_err(|error| Cause::new(Kind::Hopeless, error.to_string()));
+        let (made, stamp) = made?;
         self.questdb = Some(questdb);
+        self.stamp = stamp;
         Ok(made)
+    }
+
+    /// Looks whether files of the dev loop have changed, and reads the rules again then.
+    async fn edited(&mut self) -> Edited {
+        let Some(live) = self.setup.live.clone() else { return Edited::default() };
+        let before = self.stamp.clone();
+        let looked =
+            tokio::task::spawn_blocking(move || (live.stamp() != before).then(|| (live.rules)()));
+        let rules = match looked.await {
+            Ok(Some(Ok(rules))) => rules,
+            Ok(Some(Err(reason))) => {
+                tracing::warn!(reason, "the rules stay as they were");
+                return Edited { files: true, rules: false };
+            }
+            Ok(None) | Err(_) => return Edited::default(),
+        };
+        let changed = rules != self.setup.rules;
+        self.setup.rules = rules;
+        Edited { files: true, rules: changed }
     }
 
     /// Notes that what the files delete is gone.
@@ -370,14 +399,27 @@ impl Program for Grafana {
     }
 
     async fn tend(&mut self, _supervision: &Supervision, plan: &Plan) {
-        let questdb = self.setup.questdb.borrow().endpoint.clone();
-        let Some(questdb) = questdb.filter(|new| self.questdb.as_ref() != Some(new)) else {
+        let Some(questdb) = self.setup.questdb.borrow().endpoint.clone() else { return };
+        let moved = self.questdb.as_ref() != Some(&questdb);
+        let edited = self.edited().await;
+        if !moved && !edited.files {
             return;
+        }
+        let pg = questdb.pg.clone();
+        let made = match self.provision(plan.address, questdb, plan.secrets.clone()).await {
+            Ok(made) => made,
+            Err(cause) => {
+                tracing::warn!(reason = %cause.reason, "grafana's files are not written");
+                return;
+            }
         };
-        tracing::info!(pg = %questdb.pg, "questdb has another address, grafana is told");
-        match self.provision(plan.address, questdb, plan.secrets.clone()).await {
-            Ok(_bundle) => reload(&plan.api, "datasources").await,
-            Err(cause) => tracing::warn!(reason = %cause.reason, "grafana's files are not written"),
+        // Grafana looks at dashboards by itself, every ten seconds.
+        tracing::info!(moved, rules = edited.rules, %pg, "grafana's files are written anew");
+        if moved {
+            reload(&plan.api, "datasources").await;
+        }
+        if edited.rules && reload(&plan.api, "alerting").await {
+            self.settle(&made).await;
         }
     }
 
@@ -396,10 +438,7 @@ impl Program for Grafana {
         let words = cause::refusal(evidence).filter(|_| cause.kind == Kind::Ordinary);
         match (words, self.refused.take()) {
             // All or nothing: one bad file and it does not start. Alerts are the likeliest.
-            (Some(words), None) => {
-                let alerts = !plan.bundle.rules.is_empty();
-                self.refused = alerts.then_some(words);
-            }
+            (Some(words), None) => self.refused = Some(words),
             // Without them too: it was something else, and all are tried again.
             (Some(_), Some(_)) => {}
             (None, before) => self.refused = before,
@@ -446,13 +485,28 @@ async fn is_open_to_all(setup: &Setup, plan: &Plan) -> bool {
     }
 }
 
-/// Makes Grafana read its files of one kind again.
-async fn reload(api: &Api, kind: &str) {
+/// What has changed in the files of the dev loop.
+#[derive(Debug, Clone, Copy, Default)]
+struct Edited {
+    /// Any of them.
+    files: bool,
+    /// The rules that they make.
+    rules: bool,
+}
+
+/// Makes Grafana read its files of one kind again; `false` when it does not.
+async fn reload(api: &Api, kind: &str) -> bool {
     let path = format!("/api/admin/provisioning/{kind}/reload");
     match api.send(Method::POST, &path, None).await {
-        Ok(_) => tracing::debug!(kind, "grafana has read its files again"),
-        // It says the reason in its log alone.
-        Err(error) => tracing::warn!(kind, %error, "grafana does not read its files again"),
+        Ok(_) => {
+            tracing::debug!(kind, "grafana has read its files again");
+            true
+        }
+        Err(error) => {
+            // It says the reason in its log alone.
+            tracing::warn!(kind, %error, "grafana does not read its files again: see its log");
+            false
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::live::Live;
 use super::program::Grafana;
 use super::remote;
 use crate::artifact::grafana::Sources;
@@ -42,6 +43,8 @@ pub struct Setup {
     pub spawner: Spawner,
     /// Of the jitter.
     pub seed: u64,
+    /// The dev loop: files whose changes are brought to it while it runs.
+    pub live: Option<Live>,
 }
 
 /// What a test may want otherwise.
