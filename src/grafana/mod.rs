@@ -4,7 +4,9 @@
 
 pub mod alerting;
 pub mod api;
+pub mod catalog;
 pub mod dashboards;
+pub mod expand;
 pub mod provision;
 pub mod remote;
 pub mod server;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use periscope::grafana::dashboards::{Datasource, render_for};
+use periscope::grafana::expand;
 use periscope::model::table::TABLES;
 use periscope::model::view::VIEWS;
 use serde_json::Value;
@@ -66,22 +67,11 @@ fn queries(file: &str, model: &Value) -> Vec<Query> {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let series = target["format"] == "time_series" || target["format"] == 0;
             let shape = if series { Shape::Series } else { Shape::Table };
-            let interval = milliseconds(panel["interval"].as_str().unwrap());
+            let interval = expand::parse_interval(panel["interval"].as_str().unwrap()).unwrap();
             all.push(query(panel["title"].as_str().unwrap(), &target["rawSql"], shape, interval));
         }
     }
     all
-}
-
-fn milliseconds(interval: &str) -> i64 {
-    let (number, unit) = interval.split_at(interval.len() - 1);
-    let unit = match unit {
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => HOUR_MS,
-        other => panic!("unit {other}"),
-    };
-    number.parse::<i64>().unwrap() * unit
 }
 
 // --- expansion, as Grafana does it --------------------------------------------------------------
@@ -93,61 +83,16 @@ struct Context {
     values: BTreeMap<String, Vec<String>>,
 }
 
-/// Grafana's choice of `$__interval`: the range over 1000 points, at least the panel's minimum,
-/// rounded to one of its steps.
-fn interval(context: &Context, minimum_ms: i64) -> String {
-    let wanted = ((context.to_ms - context.from_ms) / 1000).max(minimum_ms).max(1_000);
-    let steps = [
-        (1_500, "1s"),
-        (3_500, "2s"),
-        (7_500, "5s"),
-        (12_500, "10s"),
-        (17_500, "15s"),
-        (25_000, "20s"),
-        (45_000, "30s"),
-        (90_000, "1m"),
-        (210_000, "2m"),
-        (450_000, "5m"),
-        (750_000, "10m"),
-        (1_050_000, "15m"),
-        (1_500_000, "20m"),
-        (2_700_000, "30m"),
-        (5_400_000, "1h"),
-        (9_000_000, "2h"),
-        (16_200_000, "3h"),
-    ];
-    let step = steps.iter().find(|(limit, _)| wanted < *limit).expect("a range of 90 days");
-    step.1.to_owned()
-}
-
 fn expand(query: &Query, context: &Context, datasource: Datasource) -> String {
-    let mut sql = query.sql.clone();
-    // The browser's half.
-    for (name, values) in &context.values {
-        let quoted: Vec<String> =
-            values.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
-        sql = sql.replace(&format!("${{{name}:sqlstring}}"), &quoted.join(","));
-    }
-    sql = sql
-        .replace("${__from}", &context.from_ms.to_string())
-        .replace("${__to}", &context.to_ms.to_string())
-        .replace("$__interval", &interval(context, query.min_interval_ms));
-    // The server's half.
-    let filter = "$__timeFilter(timestamp)";
-    let expanded = match datasource {
-        Datasource::Postgres => {
-            let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
-            format!("timestamp BETWEEN '{}' AND '{}'", time(context.from_ms), time(context.to_ms))
-        }
-        Datasource::Questdb => format!(
-            "timestamp >= cast({} as timestamp) AND timestamp <= cast({} as timestamp)",
-            context.from_ms * 1000,
-            context.to_ms * 1000
-        ),
+    let range_ms = context.to_ms - context.from_ms;
+    let scope = expand::Scope {
+        from_ms: context.from_ms,
+        to_ms: context.to_ms,
+        interval_ms: expand::interval_ms(range_ms, 1_000, query.min_interval_ms),
+        values: context.values.clone(),
     };
-    sql = sql.replace(filter, &expanded);
-    assert!(!sql.contains('$'), "{} {}: not expanded: {sql}", query.dashboard, query.name);
-    sql
+    expand::expand(&query.sql, &scope, datasource)
+        .unwrap_or_else(|error| panic!("{} {}: {error}", query.dashboard, query.name))
 }
 
 // --- results ------------------------------------------------------------------------------------
