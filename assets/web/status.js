@@ -143,7 +143,8 @@ function render(report, now) {
 
 async function refresh() {
   try {
-    const response = await fetch("/api/v1/status", { signal: AbortSignal.timeout(5000) });
+    // In full: a page that was opened with a password in its address may not ask by a path alone.
+    const response = await fetch(location.origin + "/api/v1/status", { signal: AbortSignal.timeout(5000) });
     if (!response.ok) throw new Error("status " + response.status);
     // Ages follow the server's clock: the browser's may be wrong.
     const date = Date.parse(response.headers.get("date") || "");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::config::{Config, Mode, Profile};
+use crate::grafana::dashboards;
 use crate::model::server::{Phase, ServerState};
 
 /// Returns the block of URLs and the line that adds a daemon.
@@ -23,6 +24,7 @@ pub(super) fn urls(
     let mut lines = vec![
         format!("periscope {}", env!("CARGO_PKG_VERSION")),
         format!("  status page   http://{listener}/"),
+        format!("  dashboards    http://{listener}/d/{}", dashboards::uid("health")),
         format!("  metrics       http://{listener}/metrics"),
         format!("  questdb       {questdb_url}{login}"),
     ];

@@ -4,6 +4,7 @@ mod banner;
 mod dashboards;
 mod report;
 mod simulator;
+mod viewer;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -177,6 +178,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
         metrics: shared.metrics.clone(),
         queue,
         statuses,
+        viewer: viewer::viewer(&shared.config, questdb.clone())?,
         node: shared.config.node.clone(),
         clock: shared.clock.clone(),
     };

@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod encode;
 pub mod exec;
 pub mod feed;
+pub mod frame;
 pub mod inspect;
 pub mod intake;
 pub mod post;

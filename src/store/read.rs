@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::base::tasks::spawn_detached;
 use crate::model::server::Endpoint;
@@ -52,6 +53,32 @@ pub async fn query(endpoint: &Endpoint, sql: &str, limit: Duration) -> Result<An
 }
 
 async fn ask(endpoint: &Endpoint, sql: &str) -> Result<Answer, ReadError> {
+    let connection = connect(endpoint).await?;
+    let messages = connection.client().simple_query(sql).await;
+    Ok(collect(messages.map_err(|error| ReadError::Statement(words(&error)))?))
+}
+
+/// A connection that is cut when it is dropped: the server then stops working for it, which a
+/// polite end would wait for.
+pub(super) struct Connection {
+    client: Client,
+    driver: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Connection {
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Connects as the user that only reads.
+pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, ReadError> {
     let refused = |reason: String| ReadError::Connect { pg: endpoint.pg.clone(), reason };
     let (host, port) = endpoint
         .pg
@@ -65,13 +92,7 @@ async fn ask(endpoint: &Endpoint, sql: &str) -> Result<Answer, ReadError> {
     }
     let (client, connection) =
         config.connect(NoTls).await.map_err(|error| refused(words(&error)))?;
-    // Ends by itself when `client` is dropped, which the time limit sees to.
-    let driver = spawn_detached(connection);
-    let messages = client.simple_query(sql).await;
-    drop(client);
-    driver.abort();
-    let messages = messages.map_err(|error| ReadError::Statement(words(&error)))?;
-    Ok(collect(messages))
+    Ok(Connection { client, driver: spawn_detached(connection) })
 }
 
 fn collect(messages: Vec<SimpleQueryMessage>) -> Answer {
@@ -92,7 +113,7 @@ fn collect(messages: Vec<SimpleQueryMessage>) -> Answer {
 }
 
 /// Returns the server's words, or those of the innermost cause.
-fn words(error: &tokio_postgres::Error) -> String {
+pub(super) fn words(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
         return server.message().to_owned();
     }

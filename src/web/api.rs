@@ -11,6 +11,7 @@ use hyper::{HeaderMap, StatusCode};
 use super::prometheus;
 use super::push::{Intake, Statuses};
 use super::routes::{Answer, Door, answer};
+use super::viewer::Viewer;
 use crate::base::embed;
 use crate::base::health::{Board, Part};
 use crate::base::metrics::Metrics;
@@ -36,6 +37,7 @@ pub(super) struct Site {
     pub(super) clock: Clock,
     pub(super) intake: Intake,
     pub(super) statuses: Statuses,
+    pub(super) viewer: Viewer,
     pub(super) rendered: Mutex<Option<Rendered>>,
 }
 
@@ -97,7 +99,7 @@ pub(super) fn status(report: &Report) -> Answer {
     json(StatusCode::OK, report)
 }
 
-fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
             body.push(b'\n');

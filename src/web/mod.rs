@@ -10,7 +10,9 @@ mod page;
 mod patience;
 mod prometheus;
 mod push;
+mod question;
 mod routes;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod viewer;

@@ -17,10 +17,17 @@ use crate::model::report::{Daemon, Report, Server};
 const LONGEST: usize = 300;
 
 /// Answers `/`.
-pub(super) fn page(report: &Report, now: Timestamp, address: SocketAddr) -> Answer {
+///
+/// `dashboards` are pairs of uid and title.
+pub(super) fn page(
+    report: &Report,
+    now: Timestamp,
+    address: SocketAddr,
+    dashboards: &[(&str, &str)],
+) -> Answer {
     match embed::asset_text("web/status.html") {
         Some(template) => {
-            let html = fill(&template, &slots(report, now, address));
+            let html = fill(&template, &slots(report, now, address, dashboards));
             answer(StatusCode::OK, "text/html; charset=utf-8", html)
         }
         None => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "page not embedded\n"),
@@ -28,7 +35,7 @@ pub(super) fn page(report: &Report, now: Timestamp, address: SocketAddr) -> Answ
 }
 
 /// Puts values into `{{name}}`; values are not searched again.
-fn fill(template: &str, slots: &[(&str, String)]) -> String {
+pub(super) fn fill(template: &str, slots: &[(&str, String)]) -> String {
     let mut html = String::with_capacity(template.len() * 2);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -43,7 +50,12 @@ fn fill(template: &str, slots: &[(&str, String)]) -> String {
     html
 }
 
-fn slots(report: &Report, now: Timestamp, address: SocketAddr) -> Vec<(&'static str, String)> {
+fn slots(
+    report: &Report,
+    now: Timestamp,
+    address: SocketAddr,
+    dashboards: &[(&str, &str)],
+) -> Vec<(&'static str, String)> {
     let daemons: String = report.daemons.iter().map(|daemon| daemon_row(daemon, now)).collect();
     let parts = report.parts.iter().map(|(part, entry)| part_row(*part, entry, now));
     let no_daemons = if report.daemons.is_empty() { "" } else { "hidden" };
@@ -58,9 +70,16 @@ fn slots(report: &Report, now: Timestamp, address: SocketAddr) -> Vec<(&'static 
         ("parts", parts.collect()),
         ("rows", figures(report, now)),
         ("address", address.to_string()),
+        ("dashboards", links(dashboards)),
         ("questdb", server(&report.questdb)),
         ("grafana", server(&report.grafana)),
     ]
+}
+
+fn links(dashboards: &[(&str, &str)]) -> String {
+    let link =
+        |(uid, title): &(&str, &str)| format!("<a href=\"/d/{}\">{}</a>", text(uid), text(title));
+    dashboards.iter().map(link).collect::<Vec<_>>().join(" · ")
 }
 
 fn daemon_row(daemon: &Daemon, now: Timestamp) -> String {
@@ -193,7 +212,7 @@ fn link(url: &str) -> String {
 
 /// Returns `raw` for HTML, in text and in quoted attributes. Control and direction characters are
 /// replaced: they could hide or reorder what stands around them. Long text is cut.
-fn text(raw: &str) -> String {
+pub(super) fn text(raw: &str) -> String {
     let mut html = String::with_capacity(raw.len().min(LONGEST * 2));
     for (index, c) in raw.chars().enumerate() {
         if index == LONGEST {
@@ -256,7 +275,7 @@ mod tests {
     fn every_slot_of_the_template_exists() {
         let template = embed::asset_text("web/status.html").unwrap();
         let report = super::super::tests::report();
-        let slots = slots(&report, report.started_at, "127.0.0.1:1".parse().unwrap());
+        let slots = slots(&report, report.started_at, "127.0.0.1:1".parse().unwrap(), &[]);
         for piece in template.split("{{").skip(1) {
             let name = piece.split("}}").next().unwrap();
             assert!(slots.iter().any(|(slot, _)| *slot == name), "{name}");

@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::guard::{self, Credentials, Refusal, Tries};
-use super::{api, page, push};
+use super::{api, page, push, viewer};
 use crate::base::metrics::{Metrics, Reason};
 
 /// What a route answers.
@@ -22,6 +22,7 @@ use crate::base::metrics::{Metrics, Reason};
 pub(super) enum Endpoint {
     Page,
     Asset(&'static str),
+    Module,
     Healthz,
     Readyz,
     Metrics,
@@ -30,6 +31,10 @@ pub(super) enum Endpoint {
     Settings,
     Write,
     PushStatus,
+    Viewer,
+    Dashboards,
+    Dashboard,
+    Query,
 }
 
 /// Largest accepted body of a request.
@@ -93,16 +98,29 @@ const fn post(path: &'static str, body_limit: BodyLimit, endpoint: Endpoint) -> 
     Route { method: Method::POST, path, access: Access::Token, body_limit, endpoint }
 }
 
+const fn asset(path: &'static str, file: &'static str) -> Route {
+    get(path, Access::Token, Endpoint::Asset(file))
+}
+
 /// All routes.
 pub(super) static ROUTES: &[Route] = &[
     get("/", Access::Token, Endpoint::Page),
     get("/web/status.css", Access::Token, Endpoint::Asset("web/status.css")),
     get("/web/status.js", Access::Token, Endpoint::Asset("web/status.js")),
     get("/web/icon.svg", Access::Token, Endpoint::Asset("web/icon.svg")),
+    get("/d/{uid}", Access::Token, Endpoint::Viewer),
+    asset("/web/viewer.css", "web/viewer.css"),
+    get("/web/viewer/{file}", Access::Token, Endpoint::Module),
+    asset("/web/vendor/uplot/uPlot.iife.min.js", "web/vendor/uplot/uPlot.iife.min.js"),
+    asset("/web/vendor/uplot/uPlot.min.css", "web/vendor/uplot/uPlot.min.css"),
     get("/healthz", Access::Open, Endpoint::Healthz),
     get("/readyz", Access::Token, Endpoint::Readyz),
     get("/metrics", Access::Token, Endpoint::Metrics),
     get("/api/v1/status", Access::Token, Endpoint::Status),
+    get("/api/v1/dashboards", Access::Token, Endpoint::Dashboards),
+    get("/api/v1/dashboards/{uid}", Access::Token, Endpoint::Dashboard),
+    // Changes nothing; it is no GET because all chosen values do not fit into a path.
+    post("/api/v1/query/{uid}", BodyLimit::Bytes(viewer::BODY_LIMIT), Endpoint::Query),
     // What line-protocol clients ask before they write; tells nothing that needs a token.
     get("/ping", Access::Open, Endpoint::Ping),
     get("/settings", Access::Open, Endpoint::Settings),
@@ -192,8 +210,12 @@ async fn handle(
     body: Bytes,
 ) -> Answer {
     match endpoint {
-        Endpoint::Page => page::page(&(site.report)(), site.clock.now(), site.address),
+        Endpoint::Page => {
+            let links = site.viewer.links();
+            page::page(&(site.report)(), site.clock.now(), site.address, &links)
+        }
         Endpoint::Asset(path) => api::asset(path),
+        Endpoint::Module => viewer::module(segment),
         Endpoint::Healthz => line(StatusCode::OK, "ok"),
         Endpoint::Readyz => api::readyz(&site.board),
         Endpoint::Metrics => site.metrics(&parts.headers, Instant::now()),
@@ -202,6 +224,10 @@ async fn handle(
         Endpoint::Settings => answer(StatusCode::OK, api::JSON, push::settings()),
         Endpoint::Write => push::write(&site.intake, parts, body).await,
         Endpoint::PushStatus => push::status(&site.statuses, segment, parts, body).await,
+        Endpoint::Viewer => site.viewer.page(segment),
+        Endpoint::Dashboards => site.viewer.list(),
+        Endpoint::Dashboard => site.viewer.model(segment),
+        Endpoint::Query => site.viewer.query(segment, &body).await,
     }
 }
 

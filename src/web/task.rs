@@ -19,6 +19,7 @@ use super::patience::Patience;
 use super::push::Intake;
 pub use super::push::{Statuses, Taken};
 use super::routes::{self, Door, Ends};
+pub use super::viewer::Viewer;
 use crate::base::health::{Board, Health, Part};
 use crate::base::metrics::Metrics;
 use crate::base::ports::{self, Holder};
@@ -103,6 +104,8 @@ pub struct Setup {
     pub queue: RowQueue,
     /// Where pushed status documents go.
     pub statuses: Statuses,
+    /// Dashboards.
+    pub viewer: Viewer,
     /// Tags of pushed rows that leave them out.
     pub node: Node,
     /// Time of pushed rows without one, and of the page.
@@ -131,6 +134,7 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         clock: setup.clock.clone(),
         intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
         statuses: setup.statuses,
+        viewer: setup.viewer,
         rendered: Mutex::default(),
     });
     let slots = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(1)));

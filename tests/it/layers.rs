@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("collect", &["base", "config", "model", "store"]),
     ("grafana", &["artifact", "base", "config", "model", "rules", "supervise"]),
     ("alert", &["base", "config", "model", "rules", "store", "grafana"]),
-    ("web", &["base", "config", "model", "rules", "store"]),
+    // grafana: the viewer knows panels and their SQL, which stays on the server.
+    ("web", &["base", "config", "grafana", "model", "rules", "store"]),
     ("bench", &["base", "cli", "collect", "config", "model", "store", "supervise"]),
     (
         "cli",

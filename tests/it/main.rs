@@ -32,4 +32,5 @@ mod spool_tools;
 mod store;
 mod supervise_unit;
 mod support;
+mod viewer;
 mod views;

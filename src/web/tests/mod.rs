@@ -2,6 +2,7 @@
 
 mod answers;
 mod limits;
+mod viewer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use crate::base::time::{Clock, Timestamp};
 use crate::config::{Listen, Node};
 use crate::model::observation::PushRefusal;
 use crate::model::report::{Alerts, Daemon, Report, Server, Spool, Writer};
+use crate::model::server::{Endpoint, ServerState};
 
 /// Text that would be dangerous on a page, in an attribute and on a terminal.
 const HOSTILE: &str =
@@ -108,6 +110,11 @@ fn listen(token: Option<&str>) -> Listen {
 }
 
 fn start(token: Option<&str>) -> Running {
+    start_over(token, None)
+}
+
+/// As [`start`], with a database at `pg`.
+fn start_over(token: Option<&str>, pg: Option<String>) -> Running {
     let listen = listen(token);
     let listener = task::bind(&listen).unwrap();
     let address = listener.local_addr().unwrap();
@@ -139,12 +146,29 @@ fn start(token: Option<&str>) -> Running {
             }),
             limit: 1_000,
         },
+        viewer: viewer_over(pg),
         node: Node { host: "test".to_owned(), env: "dev".to_owned() },
         clock: Clock::system(),
     };
     let stop = CancellationToken::new();
     let ended = tasks::spawn_detached(task::run(listener, setup, stop.clone()));
     Running { address, board, metrics, reports, stop, ended }
+}
+
+/// Dashboards over a database at `pg`, or over none.
+fn viewer_over(pg: Option<String>) -> task::Viewer {
+    let files = crate::grafana::dashboards::render(&|_, _| None);
+    let catalog = crate::grafana::catalog::Catalog::new(&files).unwrap();
+    let endpoint = pg.map(|pg| Endpoint {
+        http: String::new(),
+        pg,
+        database: "qdb".to_owned(),
+        admin: None,
+        reader: None,
+    });
+    let state = ServerState { endpoint, ..ServerState::absent() };
+    let (_gone, questdb) = tokio::sync::watch::channel(state);
+    task::Viewer::new(catalog, questdb)
 }
 
 impl Running {
