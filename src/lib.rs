@@ -9,11 +9,13 @@
 //! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
 //! - [`grafana`]: files for Grafana out of tables and rules
+//! - [`alert`]: messages to people
 //! - [`web`], [`cli`]: what people and programs talk to
 //! - [`app`]: builds all parts; the only module that knows every one
 //! - [`bench`]: measures parts as `app` joins them
 // `unsafe_code` is allowed in exactly one reviewed module: `supervise::spawner`.
 
+pub mod alert;
 pub mod app;
 pub mod artifact;
 pub mod base;
