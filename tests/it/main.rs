@@ -15,6 +15,7 @@
 )]
 
 mod browser;
+mod channels;
 mod cli;
 mod dashboards;
 mod delivery;

@@ -1,6 +1,7 @@
 //! Real programs on free ports in folders of their own, ended even when a test panics.
 
 pub mod daemon;
+pub mod discord;
 pub mod gateway;
 pub mod grafana;
 pub mod grafana_api;
@@ -10,5 +11,9 @@ pub mod proxy;
 pub mod pusher;
 pub mod questdb;
 pub mod scale;
+pub mod site;
+pub mod smtp;
 pub mod store;
+pub mod telegram;
+pub mod topic;
 pub mod wait;
