@@ -1,6 +1,7 @@
 //! Layer 4: the command line. Definitions here, one file per command; every command ends with an
 //! [`exit::Exit`].
 
+mod alerts;
 mod bench;
 mod check;
 mod credentials;
@@ -10,6 +11,7 @@ pub mod exit;
 mod grafana;
 pub mod instance;
 mod log;
+mod notify;
 pub mod output;
 mod query;
 mod render;
@@ -87,6 +89,16 @@ enum Command {
     },
     /// Writes one row by hand
     Send(send::Arguments),
+    /// Alerts: a test message
+    Alerts {
+        #[command(subcommand)]
+        command: alerts::Command,
+    },
+    /// Sets up how alerts reach you
+    Notify {
+        #[command(subcommand)]
+        command: notify::Command,
+    },
     /// Writes the configuration files that up would hand to the servers
     Render(render::Arguments),
     /// Gets QuestDB and Grafana without starting them
@@ -158,6 +170,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Query(arguments) => query::query(&global, &arguments),
         Command::Source { command } => source::source(&global, &command),
         Command::Send(arguments) => send::send(&global, &arguments),
+        Command::Alerts { command } => alerts::alerts(&global, &command),
+        Command::Notify { command } => notify::notify(&global, &command),
         Command::Render(arguments) => render::render(&global, &arguments),
         Command::Fetch { from } => up::fetch(&global, from),
         Command::Dashboards { command } => dashboards::dashboards(&global, &command),

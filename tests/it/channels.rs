@@ -368,6 +368,36 @@ async fn mail_is_never_sent_without_the_encryption_that_was_asked_for() {
     assert!(plain.mails().is_empty());
 }
 
+/// The certificate has to be trusted by the whole process, so this test runs itself once more, in a
+/// process of its own that is told the port.
+#[tokio::test]
+async fn mail_goes_over_starttls_with_a_login() {
+    const PORT: &str = "IT_STARTTLS_PORT";
+    if let Ok(port) = std::env::var(PORT) {
+        let server = Smtp::start(Security::Plain).await;
+        let mut config = email(&server, notify::Tls::Required, smtp::PASSWORD);
+        (config.host, config.port) = ("localhost".to_owned(), port.parse().unwrap());
+        to_email(config).send(&firing()).await.unwrap();
+        return;
+    }
+    let server = Smtp::start(Security::StartTls).await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = folder.path().join("ca.pem");
+    std::fs::write(&certificate, &server.certificate).unwrap();
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "channels::mail_goes_over_starttls_with_a_login"])
+        .env(PORT, server.port.to_string())
+        .env("SSL_CERT_FILE", &certificate)
+        .env_remove("SSL_CERT_DIR")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let [mail] = server.mails().try_into().unwrap();
+    assert!(mail.encrypted && mail.user.as_deref() == Some(smtp::USER), "{mail:?}");
+}
+
 /// Texts that broke somebody's alerts, and one that is simply too long.
 fn hostile() -> Vec<String> {
     let mut texts: Vec<String> = [

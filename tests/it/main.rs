@@ -24,6 +24,7 @@ mod grafana_child;
 mod grafana_remote;
 mod ingest;
 mod layers;
+mod notify;
 mod push;
 mod push_client;
 mod remote;

@@ -53,6 +53,8 @@ struct State {
 
 pub struct Smtp {
     pub port: u16,
+    /// The certificate that a client has to trust, PEM.
+    pub certificate: String,
     state: Arc<Mutex<State>>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -81,7 +83,7 @@ impl Smtp {
                 });
             }
         });
-        Self { port, state, server }
+        Self { port, certificate: made.cert.pem(), state, server }
     }
 
     /// The next commands that begin with `command` (`DATA` twice: also the end of the mail, `.`).

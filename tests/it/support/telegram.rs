@@ -37,6 +37,7 @@ struct State {
 pub struct Telegram {
     pub site: Site,
     state: Arc<Mutex<State>>,
+    fresh: Arc<Notify>,
 }
 
 impl Telegram {
@@ -56,7 +57,7 @@ impl Telegram {
             Box::pin(answer(asked, Arc::clone(&shared), Arc::clone(&waker)))
         }))
         .await;
-        Self { site, state }
+        Self { site, state, fresh }
     }
 
     /// The base URL for `notify.telegram.api_url`.
@@ -76,6 +77,23 @@ impl Telegram {
         state.moved.insert(from, to);
     }
 
+    /// Somebody writes `text` in the chat `chat`.
+    pub fn says(&self, chat: i64, text: &str) {
+        let mut state = self.state.lock().unwrap();
+        let id = state.updates.last().map_or(1_000, |last| last["update_id"].as_i64().unwrap() + 1);
+        let kind = if chat < 0 {
+            json!({ "id": chat, "type": "supergroup", "title": "Traders <3" })
+        } else {
+            json!({ "id": chat, "type": "private", "first_name": "Ada" })
+        };
+        state.updates.push(json!({ "update_id": id, "message": {
+            "message_id": id, "date": 1_795_492_527, "chat": kind, "text": text,
+            "from": { "id": 7, "is_bot": false, "first_name": "Ada" },
+        }}));
+        drop(state);
+        self.fresh.notify_waiters();
+    }
+
     pub fn sent(&self) -> Vec<Sent> {
         self.state.lock().unwrap().sent.clone()
     }
@@ -83,6 +101,11 @@ impl Telegram {
     /// Why requests were refused.
     pub fn refused(&self) -> Vec<String> {
         self.state.lock().unwrap().refused.clone()
+    }
+
+    /// Requests for updates so far.
+    pub fn polls(&self) -> u64 {
+        self.state.lock().unwrap().polls
     }
 }
 
