@@ -9,7 +9,7 @@
 //! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
 //! - [`grafana`]: files for Grafana out of tables and rules
-//! - [`alert`]: messages to people
+//! - [`alert`]: rules evaluated, messages sent
 //! - [`web`], [`cli`]: what people and programs talk to
 //! - [`app`]: builds all parts; the only module that knows every one
 //! - [`bench`]: measures parts as `app` joins them

@@ -32,6 +32,22 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// Labels of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Delivery {
+    /// Name of the channel.
+    pub channel: &'static str,
+    /// `delivered`, `retried` or `refused`.
+    pub result: &'static str,
+}
+
+/// Label `severity`: one of the severities.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfSeverity {
+    /// Which one.
+    pub severity: &'static str,
+}
+
 /// Label `table`: one of the declared tables.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Table {
@@ -90,6 +106,22 @@ pub struct Metrics {
     pub child_ready: Family<Child, Gauge>,
     /// Answers of the own listener.
     pub http_requests: Family<Reason, Counter>,
+    /// Evaluations of a rule, by how it was read: database, memory, own, failed.
+    pub alert_evaluations: Family<Reason, Counter>,
+    /// Duration of the latest evaluation of all rules.
+    pub alert_evaluation: Gauge<f64, AtomicU64>,
+    /// Alerts that fire.
+    pub alerts_firing: Family<OfSeverity, Gauge>,
+    /// 1 while periscope sends itself, 0 while Grafana does.
+    pub alert_fallback: Gauge,
+    /// Messages that wait for a channel.
+    pub alert_outbox: Gauge,
+    /// Tries to deliver a message.
+    pub alert_deliveries: Family<Delivery, Counter>,
+    /// Requests to heartbeat URLs: sent, failed, withheld.
+    pub heartbeats: Family<Reason, Counter>,
+    /// Failures in a row of the heartbeat URL that fails most.
+    pub heartbeat_failures: Gauge,
 }
 
 impl Metrics {
@@ -135,6 +167,23 @@ impl Metrics {
             child_restarts: register(r, "child_restarts", "Restarts of a child process"),
             child_ready: register(r, "child_ready", "1 while a child process answers"),
             http_requests: register(r, "http_requests", "Answers of the own listener"),
+            alert_evaluations: register(r, "alert_evaluations", "Evaluations of a rule"),
+            alert_evaluation: register_unit(
+                r,
+                "alert_evaluation",
+                "Duration of the latest evaluation of all rules",
+                Unit::Seconds,
+            ),
+            alerts_firing: register(r, "alerts_firing", "Alerts that fire"),
+            alert_fallback: register(r, "alert_fallback", "1 while periscope sends alerts itself"),
+            alert_outbox: register(r, "alert_outbox_messages", "Messages waiting for a channel"),
+            alert_deliveries: register(r, "alert_deliveries", "Tries to deliver a message"),
+            heartbeats: register(r, "heartbeats", "Requests to heartbeat URLs"),
+            heartbeat_failures: register(
+                r,
+                "heartbeat_failures",
+                "Failures in a row of the heartbeat URL that fails most",
+            ),
         };
         Self { registry: Arc::new(registry), ..metrics }
     }

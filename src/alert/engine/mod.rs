@@ -1,0 +1,9 @@
+//! Every rule, always: read (SQL, else the rows in memory), judged, remembered.
+
+pub mod evaluate;
+pub mod memory;
+pub mod read;
+pub mod signals;
+#[cfg(test)]
+mod simulation;
+pub mod task;

@@ -1,0 +1,213 @@
+//! The loop that evaluates: asks, judges, writes down, tells the history.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::super::book::{Book, Change, Path, Via};
+use super::super::history;
+use super::super::keeper::Keeper;
+use super::evaluate::{Evaluated, Outcome, evaluate};
+use super::memory::{Inbox, Memory};
+use super::read::{self, Asked};
+use super::signals::{self, Database, Known};
+use crate::base::metrics::{Metrics, Reason};
+use crate::base::time::{Clock, Timestamp};
+use crate::config::Node;
+use crate::model::server::ServerState;
+use crate::rules::condition::Condition;
+use crate::rules::rule::Rule;
+use crate::store::queue::RowQueue;
+use crate::store::stats::Stats;
+
+/// Age of the oldest row not yet in the database at which its answers are too old to be judged.
+const LAG_LIMIT: f64 = 15.0;
+
+/// What the engine is made with.
+pub struct Setup {
+    /// All rules, evaluated in one pace.
+    pub rules: Arc<[Rule]>,
+    /// That pace.
+    pub interval: Duration,
+    /// Labels of periscope's own alerts, and tags of the history.
+    pub node: Node,
+    /// The book.
+    pub keeper: Keeper,
+    /// Where rows come in.
+    pub inbox: Inbox,
+    /// The database.
+    pub questdb: watch::Receiver<ServerState>,
+    /// How far it lags.
+    pub stats: Stats,
+    /// Where the history goes.
+    pub queue: RowQueue,
+    /// Names of the channels.
+    pub channels: Arc<[&'static str]>,
+    /// Time.
+    pub clock: Clock,
+    /// Evaluations are counted here.
+    pub metrics: Metrics,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("rules", &self.rules.len()).finish_non_exhaustive()
+    }
+}
+
+/// What the rest of alerting takes from the engine; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Arc<Mutex<Figures>>);
+
+#[derive(Debug, Default)]
+struct Figures {
+    errors: BTreeMap<String, String>,
+    problems: Vec<String>,
+    grafana_away: Option<Duration>,
+}
+
+impl Shown {
+    fn with<T>(&self, look: impl FnOnce(&mut Figures) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the last errors by daemon.
+    pub fn errors(&self) -> BTreeMap<String, String> {
+        self.with(|figures| figures.errors.clone())
+    }
+
+    /// Returns what is wrong with the evaluation.
+    pub fn problems(&self) -> Vec<String> {
+        self.with(|figures| figures.problems.clone())
+    }
+
+    /// Says for how long Grafana has been away; `None`: there is none.
+    pub fn set_grafana_away(&self, away: Option<Duration>) {
+        self.with(|figures| figures.grafana_away = away);
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    setup: Setup,
+    memory: Memory,
+    database: Database,
+    shown: Shown,
+}
+
+impl Engine {
+    /// Makes the engine; rows come from now on.
+    pub fn new(setup: Setup, shown: Shown) -> Self {
+        let memory = Memory::new(setup.inbox.clone(), setup.clock.now());
+        Self { setup, memory, database: Database::default(), shown }
+    }
+
+    /// Evaluates every rule once.
+    pub async fn tick(&mut self) {
+        let started = Instant::now();
+        let now = self.setup.clock.now();
+        self.memory.refresh(now);
+        let outcomes = self.outcomes(now).await;
+        for outcome in &outcomes {
+            let reason = word(outcome);
+            self.setup.metrics.alert_evaluations.get_or_create(&Reason { reason }).inc();
+        }
+        let rules = Arc::clone(&self.setup.rules);
+        let decide = move |book: &Book| judge(book, &rules, &outcomes, now);
+        let Some((evaluated, path, failed)) = self.setup.keeper.change(decide).await else {
+            return;
+        };
+        let rows = evaluated.moved.iter().filter_map(|moved| {
+            let rule = self.setup.rules.iter().find(|rule| rule.uid() == moved.series.rule)?;
+            Some(history::change(moved, rule, path, &self.setup.node))
+        });
+        self.setup.queue.push(rows.collect());
+        let mut problems = failed;
+        if evaluated.left_out > 0 {
+            problems.push(format!("{} alerts beyond the limit of a rule", evaluated.left_out));
+        }
+        let errors = self.memory.errors();
+        let errors = errors.map(|(name, error)| (name.to_owned(), error.to_owned())).collect();
+        self.shown.with(|figures| {
+            figures.errors = errors;
+            figures.problems = problems;
+        });
+        self.setup.metrics.alert_evaluation.set(started.elapsed().as_secs_f64());
+    }
+
+    /// Reads every rule, in their order.
+    async fn outcomes(&mut self, now: Timestamp) -> Vec<Outcome> {
+        let state = self.setup.questdb.borrow().clone();
+        let endpoint = state.ready().cloned();
+        let lags = self.setup.stats.spool().oldest_age_seconds > LAG_LIMIT;
+        let mut away = None;
+        let mut read = Vec::with_capacity(self.setup.rules.len());
+        for rule in self.setup.rules.iter() {
+            let by_rows = matches!(rule.condition, Condition::Rows(_));
+            let asked = match (&endpoint, &away) {
+                (Some(endpoint), None) if !(lags && by_rows) => read::ask(endpoint, rule).await,
+                (_, Some(reason)) => Some(Asked::Away(String::clone(reason))),
+                (Some(_) | None, None) => None,
+            };
+            if let Some(Asked::Away(reason)) = &asked {
+                away = Some(reason.clone());
+            }
+            read.push(asked);
+        }
+        let longest = self.setup.interval.saturating_mul(3);
+        self.database.observe(state.phase, away.is_none(), longest, now);
+        let known = Known {
+            host: &self.setup.node.host,
+            env: &self.setup.node.env,
+            database: self.database,
+            grafana_away: self.shown.with(|figures| figures.grafana_away),
+            channels: &self.setup.channels,
+        };
+        let book = self.setup.keeper.book();
+        let rules = self.setup.rules.iter().zip(read);
+        rules
+            .map(|(rule, asked)| match &rule.condition {
+                Condition::Own(signal) => signals::outcome(*signal, &known, &book),
+                Condition::Rows(_) | Condition::Sql { .. } => {
+                    read::outcome(rule, asked, &self.memory, now)
+                }
+            })
+            .collect()
+    }
+}
+
+const fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Samples { via: Via::Database, .. } => "database",
+        Outcome::Samples { via: Via::Memory, .. } => "memory",
+        Outcome::Samples { via: Via::Own, .. } => "own",
+        Outcome::Failed(_) => "failed",
+    }
+}
+
+/// Judges all outcomes on one book.
+fn judge(
+    book: &Book,
+    rules: &[Rule],
+    outcomes: &[Outcome],
+    now: Timestamp,
+) -> (Vec<Change>, (Evaluated, Path, Vec<String>)) {
+    let mut all = Evaluated::default();
+    let mut failed = Vec::new();
+    for (rule, outcome) in rules.iter().zip(outcomes) {
+        let one = evaluate(book, rule, outcome, now);
+        all.changes.extend(one.changes);
+        all.moved.extend(one.moved);
+        all.left_out += one.left_out;
+        if let Outcome::Failed(reason) = outcome
+            && matches!(rule.condition, Condition::Rows(_) | Condition::Sql { .. })
+        {
+            failed.push(format!("{}: {reason}", rule.id));
+        }
+    }
+    let changes = std::mem::take(&mut all.changes);
+    (changes, (all, book.sender.path(), failed))
+}
