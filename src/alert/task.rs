@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Change, Path as Sends};
+use super::canary::{self, Canary};
 use super::engine::memory::Inbox;
 use super::engine::task::{self as engine, Engine, Shown};
 use super::grafana::{self, Observer, Watched};
@@ -166,7 +167,7 @@ impl Alerting {
     /// Starts every loop in `tasks`; they end when its token is cancelled, and then drop the queue.
     pub fn start(self, tasks: &Tasks) {
         let Self { setup, handle } = self;
-        let stop = tasks.stop_token();
+        let (stop, questdb) = (tasks.stop_token(), setup.questdb.clone());
         let engine = Engine::new(
             engine::Setup {
                 rules: handle.rules.values().cloned().collect(),
@@ -185,6 +186,15 @@ impl Alerting {
         );
         let evaluating = evaluating(engine, handle.clone(), stop.clone());
         tasks.spawn("alert engine", OnPanic::Fatal, evaluating);
+        let canary = Canary {
+            queue: setup.queue.clone(),
+            questdb,
+            keeper: handle.keeper.clone(),
+            node: setup.node.clone(),
+            clock: setup.clock.clone(),
+            metrics: setup.metrics.clone(),
+        };
+        tasks.spawn("canary", OnPanic::Log, canary::run(canary, stop.clone()));
         let (queue, node) = (setup.queue, setup.node);
         let shared = deliver::Shared {
             keeper: handle.keeper.clone(),
@@ -385,27 +395,21 @@ impl Handle {
         self.beats.stuck(self.clock.now())
     }
 
-    /// Mutes as the JSON of `body` says; returns the id of the mute.
+    /// Mutes; returns the id of the mute.
     ///
     /// # Errors
     /// The request makes no sense, with the reason.
-    pub async fn mute(&self, body: &[u8]) -> Result<Value, String> {
-        let request: MuteRequest =
-            serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    pub async fn mute(&self, request: MuteRequest) -> Result<String, String> {
         let (rules, now) = (Arc::clone(&self.rules), self.clock.now());
-        let id = self.ask(move |book| show::muted(book, request, &rules, now)).await?;
-        Ok(serde_json::json!({ "id": id }))
+        self.ask(move |book| show::muted(book, request, &rules, now)).await
     }
 
-    /// Ends mutes as the JSON of `body` says; returns how many.
+    /// Ends mutes; returns how many.
     ///
     /// # Errors
     /// There is no such mute.
-    pub async fn unmute(&self, body: &[u8]) -> Result<Value, String> {
-        let request: UnmuteRequest =
-            serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        let ended = self.ask(move |book| show::unmuted(book, &request)).await?;
-        Ok(serde_json::json!({ "ended": ended }))
+    pub async fn unmute(&self, request: UnmuteRequest) -> Result<usize, String> {
+        self.ask(move |book| show::unmuted(book, &request)).await
     }
 
     /// Takes what Grafana sent; also returns the rows of the history.

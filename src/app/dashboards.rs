@@ -7,12 +7,11 @@ use tokio::sync::watch;
 
 use super::Shared;
 use crate::base::tasks::{OnPanic, Tasks};
-use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, Mode};
 use crate::grafana::server::live::Live;
 use crate::grafana::server::task::{self, Setup};
 use crate::model::server::{Phase, ServerState};
-use crate::rules;
+use crate::rules::rule::Rule;
 use crate::supervise::spawner::Spawner;
 
 /// What Grafana works with besides the configuration.
@@ -28,17 +27,13 @@ pub(super) struct Around {
     pub(super) live: Option<Live>,
 }
 
-/// Starts the owner of Grafana, child or remote; returns its state.
-///
-/// # Errors
-/// The alert rules have faults.
+/// Starts the owner of Grafana, child or remote, with these alert rules; returns its state.
 pub(super) fn start(
     shared: &Shared,
     around: Around,
+    rules: Vec<Rule>,
     children: &Tasks,
-) -> anyhow::Result<watch::Receiver<ServerState>> {
-    let rules = rules::of(&shared.config)
-        .map_err(|problems| Failure::error(Exit::Config, problems.to_string()))?;
+) -> watch::Receiver<ServerState> {
     let (sender, receiver) = watch::channel(ServerState::absent());
     let setup = Setup {
         config: shared.config.clone(),
@@ -55,7 +50,7 @@ pub(super) fn start(
     let task = task::run(setup, sender, children.stop_token());
     // Everything works without dashboards; its panic is no reason to end.
     children.spawn("grafana", OnPanic::Log, task);
-    Ok(receiver)
+    receiver
 }
 
 /// Returns the state of Grafana, after a moment in which its address may become known.

@@ -1,5 +1,6 @@
 //! Builds all parts, starts them, waits, drains. The only folder that knows every part.
 
+mod alerts;
 mod banner;
 mod dashboards;
 mod report;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::report::Reporter;
+use crate::alert::engine::memory::Inbox;
 use crate::base::files::lock::DataLock;
 use crate::base::health::Board;
 use crate::base::http::Client;
@@ -31,10 +33,12 @@ use crate::grafana::server::live::Live;
 use crate::model::server::ServerState;
 use crate::store::queue::RowQueue;
 use crate::supervise::spawner::Spawner;
-use crate::{collect, store, supervise, web};
+use crate::{collect, rules, store, supervise, web};
 
 /// Longest wait for poll loops and listener to end.
 const GRACE_SOURCES: Duration = Duration::from_secs(5);
+/// Longest wait for a message on its way; what is not marked by then is sent again.
+const GRACE_ALERTS: Duration = Duration::from_secs(5);
 /// Longest further delivery after the sources have ended; the rest waits on disk.
 const GRACE_DELIVERY: Duration = Duration::from_secs(3);
 /// Longest wait for the last records to reach the disk.
@@ -93,6 +97,8 @@ fn prepare(data_dir: &Path) -> anyhow::Result<()> {
 struct Running {
     /// What makes rows: poll loops, health rows, listener.
     sources: Tasks,
+    /// What evaluates rules and sends messages.
+    alerts: Tasks,
     /// What takes rows to the database.
     store: Tasks,
     /// The children.
@@ -135,6 +141,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     let tasks = || Tasks::new(fatal.clone());
     let running = Running {
         sources: tasks(),
+        alerts: tasks(),
         store: tasks(),
         children: tasks(),
         stop_delivery: CancellationToken::new(),
@@ -144,13 +151,32 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
         .map_err(|error| Failure::error(Exit::CannotCreate, error.to_string()))?;
     let address = listener.local_addr().context("read the listener's address")?;
     let store = open_store(&shared).await?;
-    let (queue, rows) = store::queue::channel(shared.config.writer.queue_rows, &shared.metrics);
+    let rules = rules::of(&shared.config)
+        .map_err(|problems| Failure::error(Exit::Config, problems.to_string()))?;
+    let inbox = Inbox::new(&rules);
+    let tapped = inbox.clone();
+    let (queue, rows) = store::queue::tapped(
+        shared.config.writer.queue_rows,
+        &shared.metrics,
+        Arc::new(move |rows| tapped.put(rows)),
+    );
     let simulated = simulator::start(&shared, &spawner, &running.children).await?;
     let collector = collector(&shared, simulated, queue.clone());
     let statuses = statuses(&shared.config, collector.pushes());
     let questdb = start_questdb(&shared, spawner.clone(), &running.children);
     let around = dashboards::Around { spawner, listener: address, questdb: questdb.clone(), live };
-    let grafana = dashboards::start(&shared, around, &running.children)?;
+    let grafana = dashboards::start(&shared, around, rules.clone(), &running.children);
+    let parts = alerts::Parts {
+        rules,
+        inbox,
+        queue: queue.clone(),
+        stats: store.stats(),
+        questdb: questdb.clone(),
+        grafana: Some(grafana.clone()),
+        address: address.to_string(),
+    };
+    let alerting = alerts::open(&shared, parts).await?;
+    let alerted = alerting.handle();
     let reporter = Reporter {
         node: shared.config.node.clone(),
         mode: shared.config.questdb.mode,
@@ -162,6 +188,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
         grafana: grafana.clone(),
         stats: store.stats(),
         directory: collector.directory(),
+        alerts: alerted.clone(),
     };
 
     let store = store.run(rows, questdb.clone(), running.stop_delivery.clone());
@@ -170,15 +197,18 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     sources.spawn("collect", OnPanic::Fatal, collector.run(sources.clone()));
     let health = health_rows(shared.clone(), reporter.clone(), queue.clone(), sources.stop_token());
     sources.spawn("health", OnPanic::Log, health);
-    // From here on only sources hold the queue: the store ends when the last of them has.
+    alerting.start(&running.alerts);
+    alerts::tell_outside(&shared, &reporter, &alerted, sources);
+    // From here on only sources and alerts hold the queue: the store ends when the last of them has.
     let web = web::task::Setup {
         listen: shared.config.listen.clone(),
         report: Arc::new(move || reporter.report()),
         board: shared.board.clone(),
         metrics: shared.metrics.clone(),
-        queue,
+        queue: queue.clone(),
         statuses,
         viewer: viewer::viewer(&shared.config, questdb.clone())?,
+        alerts: alerts::site(&alerted, queue),
         node: shared.config.node.clone(),
         clock: shared.clock.clone(),
     };
@@ -325,7 +355,7 @@ async fn wait_for_end(fatal: &CancellationToken, signals: &mut StopSignals) -> E
     }
 }
 
-/// Stops sources, then the store, then the children; a second signal ends at once.
+/// Stops sources, then alerts, then the store, then the children; a second signal ends at once.
 ///
 /// Returns an exit code when it did not end as it should.
 async fn drain(running: Running, signals: &mut StopSignals) -> Option<Exit> {
@@ -334,6 +364,7 @@ async fn drain(running: Running, signals: &mut StopSignals) -> Option<Exit> {
     }
     let orderly = async {
         let mut late = running.sources.stop(GRACE_SOURCES).await;
+        late.extend(running.alerts.stop(GRACE_ALERTS).await);
         let undelivered = running.store.join(GRACE_DELIVERY).await;
         if !undelivered.is_empty() {
             running.stop_delivery.cancel();

@@ -2,11 +2,12 @@
 
 use tokio::sync::watch;
 
+use crate::alert::task::Handle;
 use crate::base::health::Board;
 use crate::base::time::Timestamp;
 use crate::collect::task::Directory;
 use crate::config::{Mode, Node};
-use crate::model::report::{Alerts, Report, Server};
+use crate::model::report::{Report, Server};
 use crate::model::server::ServerState;
 use crate::store::task::Stats;
 
@@ -24,6 +25,7 @@ pub(super) struct Reporter {
     pub(super) grafana: watch::Receiver<ServerState>,
     pub(super) stats: Stats,
     pub(super) directory: Directory,
+    pub(super) alerts: Handle,
 }
 
 impl Reporter {
@@ -45,8 +47,7 @@ impl Reporter {
             spool: self.stats.spool(),
             writer: self.stats.writer(),
             daemons,
-            // Alerting is not part of this version; the field says so instead of an empty list.
-            alerts: Alerts { path: "off".to_owned(), firing: Vec::new() },
+            alerts: self.alerts.report(),
             parts: self.board.entries(),
         }
     }

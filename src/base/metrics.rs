@@ -41,6 +41,13 @@ pub struct Delivery {
     pub result: &'static str,
 }
 
+/// Label `hop`: a part that the canary passes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Hop {
+    /// `disk`, `database`, `rule` or `journal`.
+    pub hop: &'static str,
+}
+
 /// Label `severity`: one of the severities.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfSeverity {
@@ -118,6 +125,10 @@ pub struct Metrics {
     pub alert_outbox: Gauge,
     /// Tries to deliver a message.
     pub alert_deliveries: Family<Delivery, Counter>,
+    /// Time of the latest canary from hop to hop.
+    pub canary_hop: Family<Hop, Gauge<f64, AtomicU64>>,
+    /// Canaries that did not arrive, by the hop where they stayed.
+    pub canary_lost: Family<Hop, Counter>,
     /// Requests to heartbeat URLs: sent, failed, withheld.
     pub heartbeats: Family<Reason, Counter>,
     /// Failures in a row of the heartbeat URL that fails most.
@@ -178,6 +189,13 @@ impl Metrics {
             alert_fallback: register(r, "alert_fallback", "1 while periscope sends alerts itself"),
             alert_outbox: register(r, "alert_outbox_messages", "Messages waiting for a channel"),
             alert_deliveries: register(r, "alert_deliveries", "Tries to deliver a message"),
+            canary_hop: register_unit(
+                r,
+                "canary_hop",
+                "Time of the latest canary to this hop from the one before",
+                Unit::Seconds,
+            ),
+            canary_lost: register(r, "canary_lost", "Canaries that did not arrive"),
             heartbeats: register(r, "heartbeats", "Requests to heartbeat URLs"),
             heartbeat_failures: register(
                 r,

@@ -89,7 +89,7 @@ enum Command {
     },
     /// Writes one row by hand
     Send(send::Arguments),
-    /// Alerts: a test message
+    /// Alerts: what fires, what fired, silence, a test message
     Alerts {
         #[command(subcommand)]
         command: alerts::Command,

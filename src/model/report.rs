@@ -123,7 +123,7 @@ pub struct Daemon {
 /// Alerting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Alerts {
-    /// Who sends: `grafana`, `fallback`, or `off` while alerting is not part of this version.
+    /// Who sends: `grafana` or `fallback`.
     pub path: String,
     /// Firing alerts.
     pub firing: Vec<serde_json::Value>,

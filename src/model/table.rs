@@ -185,7 +185,7 @@ pub static SYSTEM_HEALTH: Table = Table {
     doc: "One row every 10 s for the host and for every part of periscope.",
     ttl_days: 90,
     columns: &[
-        tag("component", "host, periscope, questdb, grafana, spool, writer"),
+        tag("component", "host, periscope, questdb, grafana, spool, writer, canary"),
         HOST,
         ENV,
         column("status", Varchar, "ok, starting, degraded, down or off"),

@@ -68,7 +68,11 @@ struct State {
     losses: Vec<Loss>,
 }
 
+/// Sees rows on their way into the queue; must be quick.
+pub type Tap = Arc<dyn Fn(&[Row]) + Send + Sync>;
+
 struct Shared {
+    tap: Option<Tap>,
     state: Mutex<State>,
     wake: Condvar,
     limit: usize,
@@ -78,6 +82,12 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, rows: &[Row]) {
+        if let Some(tap) = &self.tap {
+            tap(rows);
+        }
     }
 
     /// Takes `rows` as lost.
@@ -109,7 +119,17 @@ pub struct RowStream(Arc<Shared>);
 
 /// Makes a queue for at most `limit_rows` rows.
 pub fn channel(limit_rows: usize, metrics: &Metrics) -> (RowQueue, RowStream) {
+    make(limit_rows, metrics, None)
+}
+
+/// As [`channel`], and `tap` sees every row that comes.
+pub fn tapped(limit_rows: usize, metrics: &Metrics, tap: Tap) -> (RowQueue, RowStream) {
+    make(limit_rows, metrics, Some(tap))
+}
+
+fn make(limit_rows: usize, metrics: &Metrics, tap: Option<Tap>) -> (RowQueue, RowStream) {
     let shared = Arc::new(Shared {
+        tap,
         state: Mutex::new(State { senders: 1, ..State::default() }),
         wake: Condvar::new(),
         limit: limit_rows,
@@ -129,6 +149,7 @@ impl RowQueue {
         if rows.is_empty() {
             return;
         }
+        self.0.show(&rows);
         let mut state = self.0.lock();
         if state.receiver_gone {
             self.0.drop_rows(&mut state, &rows);
@@ -164,6 +185,7 @@ impl RowQueue {
             if state.receiver_gone {
                 return Err(PushError::Closed);
             }
+            self.0.show(&rows);
             let total = state.rows.saturating_add(rows.len());
             if total > self.0.limit {
                 return Err(PushError::Full);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode};
 
+use super::alerts::Alerts;
 use super::prometheus;
 use super::push::{Intake, Statuses};
 use super::routes::{Answer, Door, answer};
@@ -38,6 +39,7 @@ pub(super) struct Site {
     pub(super) intake: Intake,
     pub(super) statuses: Statuses,
     pub(super) viewer: Viewer,
+    pub(super) alerts: Alerts,
     pub(super) rendered: Mutex<Option<Rendered>>,
 }
 

@@ -4,6 +4,7 @@
 //! work that lasts, and no request can keep the program busy: connections, heads, bodies and writes
 //! have limits.
 
+mod alerts;
 mod api;
 mod guard;
 mod page;

@@ -13,6 +13,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
+use super::alerts::{self, Ask};
 use super::guard::{self, Credentials, Refusal, Tries};
 use super::{api, page, push, viewer};
 use crate::base::metrics::{Metrics, Reason};
@@ -35,6 +36,8 @@ pub(super) enum Endpoint {
     Dashboards,
     Dashboard,
     Query,
+    Alerts,
+    AskAlerts(Ask),
 }
 
 /// Largest accepted body of a request.
@@ -127,6 +130,22 @@ pub(super) static ROUTES: &[Route] = &[
     post("/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
     post("/api/v2/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
     post("/api/v1/push/{daemon}", BodyLimit::Document, Endpoint::PushStatus),
+    get("/api/v1/alerts", Access::Token, Endpoint::Alerts),
+    post(
+        "/api/v1/alerts/mute",
+        BodyLimit::Bytes(alerts::MUTE_LIMIT),
+        Endpoint::AskAlerts(Ask::Mute),
+    ),
+    post(
+        "/api/v1/alerts/unmute",
+        BodyLimit::Bytes(alerts::MUTE_LIMIT),
+        Endpoint::AskAlerts(Ask::Unmute),
+    ),
+    post(
+        "/grafana/webhook",
+        BodyLimit::Bytes(alerts::WEBHOOK_LIMIT),
+        Endpoint::AskAlerts(Ask::Webhook),
+    ),
 ];
 
 /// Longest accepted path with query, bytes.
@@ -228,6 +247,8 @@ async fn handle(
         Endpoint::Dashboards => site.viewer.list(),
         Endpoint::Dashboard => site.viewer.model(segment),
         Endpoint::Query => site.viewer.query(segment, &body).await,
+        Endpoint::Alerts => alerts::list(&site.alerts),
+        Endpoint::AskAlerts(what) => alerts::ask(&site.alerts, what, body).await,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use super::alerts::{Alerts, Ask, Asked};
 use super::api::Site;
 use super::guard::Tries;
 use super::patience::Patience;
@@ -106,6 +107,8 @@ pub struct Setup {
     pub statuses: Statuses,
     /// Dashboards.
     pub viewer: Viewer,
+    /// Where alerts are looked at and asked for.
+    pub alerts: Alerts,
     /// Tags of pushed rows that leave them out.
     pub node: Node,
     /// Time of pushed rows without one, and of the page.
@@ -135,6 +138,7 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
         statuses: setup.statuses,
         viewer: setup.viewer,
+        alerts: setup.alerts,
         rendered: Mutex::default(),
     });
     let slots = Arc::new(Semaphore::new(usize::try_from(CONNECTIONS).unwrap_or(1)));

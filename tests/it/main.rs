@@ -14,6 +14,7 @@
     reason = "a test may stop at once, with the reason on the screen"
 )]
 
+mod alerts;
 mod browser;
 mod channels;
 mod cli;

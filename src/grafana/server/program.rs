@@ -433,7 +433,7 @@ impl Program for Grafana {
         refused.into_iter().chain(self.locked_out.clone()).collect::<Vec<_>>().join("; ")
     }
 
-    fn explain(&mut self, plan: &Plan, evidence: &Evidence<'_>) -> Cause {
+    fn explain(&mut self, _plan: &Plan, evidence: &Evidence<'_>) -> Cause {
         let cause = cause::grafana(Self::NAME, evidence, &self.home.folder);
         let words = cause::refusal(evidence).filter(|_| cause.kind == Kind::Ordinary);
         match (words, self.refused.take()) {

@@ -147,6 +147,13 @@ fn start_over(token: Option<&str>, pg: Option<String>) -> Running {
             limit: 1_000,
         },
         viewer: viewer_over(pg),
+        alerts: task::Alerts {
+            list: Arc::new(|| serde_json::json!({ "path": "fallback" })),
+            ask: Arc::new(|_, body| {
+                let text = String::from_utf8_lossy(&body).into_owned();
+                Box::pin(async move { Err(text) })
+            }),
+        },
         node: Node { host: "test".to_owned(), env: "dev".to_owned() },
         clock: Clock::system(),
     };

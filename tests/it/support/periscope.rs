@@ -102,6 +102,11 @@ impl Periscope {
         )
     }
 
+    /// Starts `periscope up` with servers that all are named in `config`.
+    pub fn up_beside(config: &str) -> Self {
+        Self::launched("up", config, ["listen.address=\"127.0.0.1:0\"".to_owned()].into_iter())
+    }
+
     /// Starts `periscope dev` without a configuration of its own, on free ports.
     pub fn dev() -> Self {
         Self::started("dev", "", &questdb_home(VERSIONS[0]), VERSIONS[0], &[])
