@@ -388,7 +388,8 @@ pub fn noted(book: &Book, alerts: &[Notified], now: Timestamp) -> Vec<Change> {
             flapping: false,
         });
         let over_at = if alert.firing { series.over_at } else { Some(now) };
-        let series = Some(Box::new(Series { told, over_at, ..series }));
+        let ended_for_grafana = series.ended_for_grafana.filter(|_| !alert.firing);
+        let series = Some(Box::new(Series { told, over_at, ended_for_grafana, ..series }));
         changes.push(Change::Series { key: alert.key.clone(), series });
     }
     changes

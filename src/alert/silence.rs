@@ -132,6 +132,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::book::Via;
     use super::super::noise::tests::{World, daemon};
     use super::*;
     use crate::base::tasks::spawn_detached;
@@ -172,7 +173,7 @@ mod tests {
         let login = Some(Login::Token(crate::base::secret::Secret::new("secret")));
         let access = Access { url: Some(url), login, ..Access::default() };
         let client = Client::new().unwrap();
-        let mut world = World::new();
+        let mut world = World { via: Via::Memory, ..World::new() };
         world.set("daemon_down", &[daemon("ccxt")], 42.0);
         world.set("questdb_down", &[super::super::noise::tests::labels(&[])], 42.0);
         world.run(60);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::book::{Book, Change, Entry, Path, Route, Series, Told, passed};
 use super::super::message::{Kind, Message};
 use super::super::sender::Handover;
+use super::super::silence::HUSHED;
 use super::super::wording::{self, Alert, Extra, Words};
 use super::cause::{self, Firing};
 use super::mute;
@@ -296,7 +297,10 @@ impl<'a> Plan<'a> {
         self.add(Kind::Resolved, severity, words, references, Vec::new(), about);
         for alert in alerts {
             let by = alert.series.told.as_ref().map(|told| told.by);
-            let ended_for_grafana = (by == Some(Path::Grafana)).then_some(self.now);
+            // Also when Grafana still believes in an earlier time that it fired.
+            let lately =
+                alert.series.ended_for_grafana.is_some_and(|at| !passed(at, HUSHED, self.now));
+            let ended_for_grafana = (lately || by == Some(Path::Grafana)).then_some(self.now);
             let series = Series { told: None, ended_for_grafana, ..alert.series.clone() };
             self.put(alert.key, Some(series));
         }
