@@ -76,6 +76,11 @@ async fn a_killed_daemon_is_told_and_its_return_too() {
     })
     .await;
     assert_eq!(receiver.taken(), Vec::<Value>::new(), "nothing is wrong yet");
+    until("a canary to arrive", Duration::from_secs(120), || async {
+        let last = periscope.metric("periscope_canary_hop_seconds{hop=\"journal\"}").await?;
+        if last > 0.0 { Ok(()) } else { Err(last.to_string()) }
+    })
+    .await;
     daemon.kill();
     let firing = receiver.wait("firing", 1, || periscope.log()).await;
     assert_eq!(firing[0]["title"], "d0 on it does not answer");
