@@ -43,6 +43,8 @@ use crate::store::stats::Stats;
 const LOOK: Duration = Duration::from_secs(3);
 /// Time between two looks for what is due.
 const PLAN: Duration = Duration::from_secs(1);
+/// Failures in a row of a heartbeat URL that people should know of.
+const HEARTBEAT_FAILURES: i64 = 3;
 /// Time after which what every channel refused is tried again.
 const REVIVE: Duration = Duration::from_secs(600);
 
@@ -249,7 +251,8 @@ async fn planning(handle: Handle, metrics: Metrics, board: Board, stop: Cancella
         handle.beats.planner.now();
         let view = handle.keeper.watch().borrow().clone();
         show_metrics(&view.book, &handle.rules, &metrics);
-        board.set(Part::Alerts, handle.health(&view));
+        let heartbeat_failures = metrics.heartbeat_failures.get();
+        board.set(Part::Alerts, handle.health(&view, heartbeat_failures));
         tokio::select! {
             () = stop.cancelled() => return,
             () = handle.wake.notified() => {}
@@ -357,11 +360,15 @@ impl Handle {
         self.keeper.change(decide).await;
     }
 
-    fn health(&self, view: &View) -> Health {
+    fn health(&self, view: &View, heartbeat_failures: i64) -> Health {
         let mut reasons: Vec<String> = view.fault.iter().cloned().collect();
         for name in self.channels.iter() {
             let state = view.book.channels.get(*name).filter(|state| state.failures > 0);
             reasons.extend(state.map(|state| format!("{name}: {}", state.error)));
+        }
+        if heartbeat_failures >= HEARTBEAT_FAILURES {
+            let words = "a heartbeat URL has not taken the last";
+            reasons.push(format!("{words} {heartbeat_failures} requests: look at the log"));
         }
         let problems = self.shown.problems();
         if let [first, rest @ ..] = problems.as_slice() {

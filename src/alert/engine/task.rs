@@ -110,7 +110,7 @@ impl Engine {
         let started = Instant::now();
         let now = self.setup.clock.now();
         self.memory.refresh(now);
-        let outcomes = self.outcomes(now).await;
+        let (outcomes, is_asked) = self.outcomes(now).await;
         for outcome in &outcomes {
             let reason = word(outcome);
             self.setup.metrics.alert_evaluations.get_or_create(&Reason { reason }).inc();
@@ -125,7 +125,8 @@ impl Engine {
             Some(history::change(moved, rule, path, &self.setup.node))
         });
         self.setup.queue.push(rows.collect());
-        let mut problems = failed;
+        // That the database does not answer is told where it is watched.
+        let mut problems = if is_asked { failed } else { Vec::new() };
         if evaluated.left_out > 0 {
             problems.push(format!("{} alerts beyond the limit of a rule", evaluated.left_out));
         }
@@ -138,8 +139,8 @@ impl Engine {
         self.setup.metrics.alert_evaluation.set(started.elapsed().as_secs_f64());
     }
 
-    /// Reads every rule, in their order.
-    async fn outcomes(&mut self, now: Timestamp) -> Vec<Outcome> {
+    /// Reads every rule, in their order; also says whether the database answered all along.
+    async fn outcomes(&mut self, now: Timestamp) -> (Vec<Outcome>, bool) {
         let state = self.setup.questdb.borrow().clone();
         let endpoint = state.ready().cloned();
         let lags = self.setup.stats.spool().oldest_age_seconds > LAG_LIMIT;
@@ -167,15 +168,15 @@ impl Engine {
             channels: &self.setup.channels,
         };
         let book = self.setup.keeper.book();
+        let is_asked = endpoint.is_some() && away.is_none() && !lags;
         let rules = self.setup.rules.iter().zip(read);
-        rules
-            .map(|(rule, asked)| match &rule.condition {
-                Condition::Own(signal) => signals::outcome(*signal, &known, &book),
-                Condition::Rows(_) | Condition::Sql { .. } => {
-                    read::outcome(rule, asked, &self.memory, now)
-                }
-            })
-            .collect()
+        let outcomes = rules.map(|(rule, asked)| match &rule.condition {
+            Condition::Own(signal) => signals::outcome(*signal, &known, &book),
+            Condition::Rows(_) | Condition::Sql { .. } => {
+                read::outcome(rule, asked, &self.memory, now)
+            }
+        });
+        (outcomes.collect(), is_asked)
     }
 }
 
