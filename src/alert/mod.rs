@@ -13,6 +13,7 @@
 //! from a daemon and is hostile: it is cleaned in [`layout`], the only way from a message to text.
 
 pub mod book;
+pub mod bot;
 pub mod canary;
 pub mod channel;
 pub mod engine;

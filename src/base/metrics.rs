@@ -133,6 +133,8 @@ pub struct Metrics {
     pub heartbeats: Family<Reason, Counter>,
     /// Failures in a row of the heartbeat URL that fails most.
     pub heartbeat_failures: Gauge,
+    /// Messages to the Telegram bot from elsewhere than its chat, or too old to be obeyed.
+    pub bot_ignored: Counter,
 }
 
 impl Metrics {
@@ -202,6 +204,7 @@ impl Metrics {
                 "heartbeat_failures",
                 "Failures in a row of the heartbeat URL that fails most",
             ),
+            bot_ignored: register(r, "bot_ignored_messages", "Messages that the bot ignored"),
         };
         Self { registry: Arc::new(registry), ..metrics }
     }

@@ -32,6 +32,14 @@ pub enum Profile {
     Dev,
 }
 
+/// Reads a duration as it is written in the file: `90s`, `1h30m`, `2d`.
+///
+/// # Errors
+/// What is wrong with it, in words that follow the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|fault| fault.message)
+}
+
 /// All settings, valid.
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -15,6 +15,7 @@
 )]
 
 mod alerts;
+mod bot;
 mod browser;
 mod channels;
 mod cli;

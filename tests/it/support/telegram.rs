@@ -14,6 +14,8 @@ use super::site::{self, Asked, Fault, Reply, Site};
 
 pub const TOKEN: &str = "123456789:CANARY-telegram-token_0123456789abc";
 pub const CHAT: i64 = -100_123;
+/// When everybody writes, seconds since 1970.
+pub const DATE: i64 = 1_795_492_527;
 
 /// A message that was taken.
 #[derive(Debug, Clone)]
@@ -30,7 +32,10 @@ struct State {
     moved: BTreeMap<i64, i64>,
     sent: Vec<Sent>,
     refused: Vec<String>,
+    /// Not yet confirmed.
     updates: Vec<Value>,
+    /// Updates there ever were.
+    written: i64,
     polls: u64,
 }
 
@@ -49,6 +54,7 @@ impl Telegram {
             sent: Vec::new(),
             refused: Vec::new(),
             updates: Vec::new(),
+            written: 0,
             polls: 0,
         }));
         let fresh = Arc::new(Notify::new());
@@ -80,14 +86,15 @@ impl Telegram {
     /// Somebody writes `text` in the chat `chat`.
     pub fn says(&self, chat: i64, text: &str) {
         let mut state = self.state.lock().unwrap();
-        let id = state.updates.last().map_or(1_000, |last| last["update_id"].as_i64().unwrap() + 1);
+        state.written += 1;
+        let id = 1_000 + state.written;
         let kind = if chat < 0 {
             json!({ "id": chat, "type": "supergroup", "title": "Traders <3" })
         } else {
             json!({ "id": chat, "type": "private", "first_name": "Ada" })
         };
         state.updates.push(json!({ "update_id": id, "message": {
-            "message_id": id, "date": 1_795_492_527, "chat": kind, "text": text,
+            "message_id": id, "date": DATE, "chat": kind, "text": text,
             "from": { "id": 7, "is_bot": false, "first_name": "Ada" },
         }}));
         drop(state);
@@ -166,7 +173,7 @@ fn store(sent: Sent, state: &Mutex<State>) -> Reply {
         );
     }
     let id = state.sent.len() + 1;
-    let result = json!({ "message_id": id, "date": 1_795_492_527, "text": sent.text,
+    let result = json!({ "message_id": id, "date": DATE, "text": sent.text,
         "chat": { "id": sent.chat, "type": "supergroup", "title": "Traders" } });
     state.sent.push(sent);
     site::json(200, &json!({ "ok": true, "result": result }))
