@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::report::Reporter;
-use crate::alert::channel::{self, Channel};
+use crate::alert::channel::Channel;
 use crate::alert::engine::memory::Inbox;
 use crate::alert::grafana::Watched;
 use crate::alert::outbox::deliver::Transport;
@@ -27,6 +27,8 @@ use crate::web;
 
 /// What alerting is joined with.
 pub(super) struct Parts {
+    /// In order of preference.
+    pub(super) channels: Vec<Channel>,
     pub(super) rules: Vec<Rule>,
     pub(super) inbox: Inbox,
     pub(super) queue: RowQueue,
@@ -41,7 +43,6 @@ pub(super) struct Parts {
 /// Opens alerting; it does nothing yet.
 pub(super) async fn open(shared: &Shared, parts: Parts) -> anyhow::Result<Alerting> {
     let config = &shared.config;
-    let channels = channel::channels(&config.notify, &shared.client, &shared.clock);
     let transport = |channel: Channel| -> Arc<dyn Transport> { Arc::new(channel) };
     let setup = Setup {
         alerts: config.alerts.clone(),
@@ -49,7 +50,7 @@ pub(super) async fn open(shared: &Shared, parts: Parts) -> anyhow::Result<Alerti
         node: config.node.clone(),
         files: Arc::new(RealFiles),
         data_dir: config.data_dir.clone(),
-        channels: channels.into_iter().map(transport).collect(),
+        channels: parts.channels.into_iter().map(transport).collect(),
         grafana: watched(config, parts.grafana),
         questdb: parts.questdb,
         stats: parts.stats,

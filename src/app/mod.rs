@@ -2,6 +2,7 @@
 
 mod alerts;
 mod banner;
+mod bot;
 mod dashboards;
 mod report;
 mod simulator;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::report::Reporter;
+use crate::alert::channel::channels;
 use crate::alert::engine::memory::Inbox;
 use crate::base::files::lock::DataLock;
 use crate::base::health::Board;
@@ -166,7 +168,10 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     let questdb = start_questdb(&shared, spawner.clone(), &running.children);
     let around = dashboards::Around { spawner, listener: address, questdb: questdb.clone(), live };
     let grafana = dashboards::start(&shared, around, rules.clone(), &running.children);
+    let channels = channels(&shared.config.notify, &shared.client, &shared.clock);
+    let chat = bot::chat(&channels);
     let parts = alerts::Parts {
+        channels,
         rules,
         inbox,
         queue: queue.clone(),
@@ -199,6 +204,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     sources.spawn("health", OnPanic::Log, health);
     alerting.start(&running.alerts);
     alerts::tell_outside(&shared, &reporter, &alerted, sources);
+    bot::start(&shared, chat, &reporter, &alerted, sources);
     // From here on only sources and alerts hold the queue: the store ends when the last of them has.
     let web = web::task::Setup {
         listen: shared.config.listen.clone(),

@@ -18,6 +18,7 @@ use periscope::model::report::Report;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::periscope::Periscope;
 use crate::support::site::Fault;
 use crate::support::telegram::{CHAT, DATE, TOKEN, Telegram};
 use crate::support::wait::until;
@@ -219,4 +220,34 @@ async fn an_alert_does_not_wait_for_the_bot() {
     channels[0].send(&message).await.unwrap();
     assert_eq!((bot.server.sent().len(), bot.server.polls()), (1, 1), "the same poll still waits");
     bot.stop().await;
+}
+
+/// The real process: the bot shows its report, and a mute from Telegram is a mute for everybody.
+#[tokio::test]
+async fn the_bot_of_a_running_instance_shows_its_report_and_mutes() {
+    let server = Telegram::start().await;
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), TOKEN).unwrap();
+    let config = format!(
+        "[node]\nhost = \"it\"\n[questdb]\nmode = \"remote\"\nhttp = \"http://127.0.0.1:1\"\n\
+         pg = \"127.0.0.1:1\"\n[notify.telegram]\ntoken = {{ file = \"{}\" }}\nchat_id = {CHAT}\n\
+         api_url = \"{}\"\n",
+        token.path().display(),
+        server.url()
+    );
+    let periscope = Periscope::up_remote(&config);
+    server.says_now(CHAT, "/status");
+    let told = |words: &'static str| {
+        let server = &server;
+        until(words, LONG, move || async move {
+            let sent = server.sent();
+            let found = sent.iter().any(|one| one.text.contains(words));
+            if found { Ok(()) } else { Err((sent, server.refused())) }
+        })
+    };
+    told("periscope on it").await;
+    server.says_now(CHAT, "/mute 1h daemon ccxt");
+    told("Muted for 1h as m1").await;
+    let (code, alerts, err) = periscope.run(&["alerts", "list", "--json"]);
+    assert!(code == 0 && alerts.contains("muted by Ada in Telegram"), "{alerts}{err}");
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::Method;
+use periscope::base::time::Clock;
 use regex::Regex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -83,8 +84,17 @@ impl Telegram {
         state.moved.insert(from, to);
     }
 
-    /// Somebody writes `text` in the chat `chat`.
+    /// Somebody writes `text` in the chat `chat` at [`DATE`].
     pub fn says(&self, chat: i64, text: &str) {
+        self.says_at(DATE, chat, text);
+    }
+
+    /// Somebody writes `text` in the chat `chat` now.
+    pub fn says_now(&self, chat: i64, text: &str) {
+        self.says_at(Clock::system().now().millis() / 1_000, chat, text);
+    }
+
+    fn says_at(&self, date: i64, chat: i64, text: &str) {
         let mut state = self.state.lock().unwrap();
         state.written += 1;
         let id = 1_000 + state.written;
@@ -94,7 +104,7 @@ impl Telegram {
             json!({ "id": chat, "type": "private", "first_name": "Ada" })
         };
         state.updates.push(json!({ "update_id": id, "message": {
-            "message_id": id, "date": DATE, "chat": kind, "text": text,
+            "message_id": id, "date": date, "chat": kind, "text": text,
             "from": { "id": 7, "is_bot": false, "first_name": "Ada" },
         }}));
         drop(state);
