@@ -503,7 +503,7 @@ async fn edited_dashboards_and_rules_are_brought_to_it_while_it_runs() {
     supervised.options.limits.probe_interval = Duration::from_millis(100);
     let own = tempfile::tempdir().unwrap();
     let written = own.path().join("periscope.toml");
-    fs::write(&written, "4").unwrap();
+    fs::write(&written, "999").unwrap();
     let file = written.clone();
     let rules = move || {
         // The number of rules that there are; anything else is a mistake.

@@ -1,30 +1,24 @@
 //! Grafana as a child: what its starts need, and what is brought to it while it runs.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use hyper::Method;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::cause::{self, is_wrong};
-use super::live::{Live, Stamp};
+use super::files::{Home, reload};
+use super::live::Stamp;
 use super::remote;
 use super::task::Setup;
 use crate::artifact::grafana::{Installed, Request, Sources, acquire};
 use crate::artifact::progress::{Bar, Progress};
 use crate::config::{Login, Profile};
 use crate::grafana::api::{Api, healthy_version};
-use crate::grafana::provision::bundle::{Bundle, bundle};
+use crate::grafana::provision::bundle::Bundle;
 use crate::grafana::provision::ini;
-use crate::grafana::provision::inputs::Place;
-use crate::grafana::provision::ledger::Ledger;
-use crate::grafana::provision::{Settings, write};
 use crate::model::server::{Endpoint, Phase};
 use crate::supervise::cause::{Cause, Evidence};
 use crate::supervise::listen;
@@ -42,49 +36,12 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// The login that everybody knows.
 const WELL_KNOWN: &str = "admin";
 
-/// Paths below `data_dir/grafana`.
-#[derive(Debug, Clone)]
-struct Home {
-    folder: PathBuf,
-}
-
-impl Home {
-    /// What Grafana reads; written by periscope at every start.
-    fn conf(&self) -> PathBuf {
-        self.folder.join("conf")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("log")
-    }
-
-    fn ledger(&self) -> PathBuf {
-        self.folder.join("ledger.json")
-    }
-
-    /// Grafana's own database.
-    fn database(&self) -> PathBuf {
-        self.folder.join("data/grafana.db")
-    }
-
-    fn prepare(&self) -> io::Result<()> {
-        for name in ["", "data", "log", "logs", "plugins"] {
-            let folder = self.folder.join(name);
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
-            })?;
-        }
-        Ok(())
-    }
-}
-
 /// The managed Grafana.
 #[derive(Debug)]
 pub(super) struct Grafana {
-    setup: Setup,
+    pub(super) setup: Setup,
     sources: Sources,
-    home: Home,
+    pub(super) home: Home,
     /// Verified; forgotten when a start fails.
     installed: Option<Installed>,
     /// Why it could not be got; later tries say nothing new.
@@ -92,13 +49,13 @@ pub(super) struct Grafana {
     /// Address of the last start, kept over restarts where the configuration leaves the choice.
     last: Option<SocketAddr>,
     /// What Grafana said of its alert files, when it runs without them because of that.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
     /// Why it does not take our password.
     locked_out: Option<String>,
     /// The database that its files name.
-    questdb: Option<Endpoint>,
+    pub(super) questdb: Option<Endpoint>,
     /// Files of the dev loop as they were brought last.
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
 }
 
 /// All that a start needs.
@@ -163,77 +120,6 @@ impl Grafana {
         let chosen = chosen.map_err(|error| Cause::new(Kind::Ordinary, error.to_string()))??;
         self.last = Some(chosen);
         Ok(chosen)
-    }
-
-    /// Writes every file that Grafana reads; returns what they make.
-    async fn provision(
-        &mut self,
-        address: SocketAddr,
-        questdb: Endpoint,
-        secrets: GrafanaSecrets,
-    ) -> Result<Bundle, Cause> {
-        let place = Place {
-            folder: self.home.conf(),
-            state: self.home.folder.clone(),
-            address,
-            listener: self.setup.listener,
-            questdb: questdb.clone(),
-            secrets,
-        };
-        let mut settings = Settings::of(&self.setup.config, place);
-        settings.alerting = self.refused.is_none();
-        let (rules, home) = (self.setup.rules.clone(), self.home.clone());
-        let live = self.setup.live.clone();
-        let written = off_runtime(move || {
-            let mut ledger = load(&home.ledger());
-            // The stamp first: what changes meanwhile is then brought once more.
-            let stamp = live.as_ref().map(Live::stamp).unwrap_or_default();
-            let replaced = live.as_ref().map(Live::dashboards).unwrap_or_default();
-            let made = bundle(settings, &rules, &ledger, &replaced);
-            let made = match made {
-                Ok(made) => made,
-                Err(error) => return Ok(Err(error)),
-            };
-            made.note(&mut ledger);
-            ledger.save(&home.ledger())?;
-            write::write(&home.conf(), &made.files)?;
-            Ok(Ok((made, stamp)))
-        });
-        let made = written.await.map_err(|error| not_writable(&error))?;
-        let made = made.map_err(|error| Cause::new(Kind::Hopeless, error.to_string()));
-        let (made, stamp) = made?;
-        self.questdb = Some(questdb);
-        self.stamp = stamp;
-        Ok(made)
-    }
-
-    /// Looks whether files of the dev loop have changed, and reads the rules again then.
-    async fn edited(&mut self) -> Edited {
-        let Some(live) = self.setup.live.clone() else { return Edited::default() };
-        let before = self.stamp.clone();
-        let looked =
-            tokio::task::spawn_blocking(move || (live.stamp() != before).then(|| (live.rules)()));
-        let rules = match looked.await {
-            Ok(Some(Ok(rules))) => rules,
-            Ok(Some(Err(reason))) => {
-                tracing::warn!(reason, "the rules stay as they were");
-                return Edited { files: true, rules: false };
-            }
-            Ok(None) | Err(_) => return Edited::default(),
-        };
-        let changed = rules != self.setup.rules;
-        self.setup.rules = rules;
-        Edited { files: true, rules: changed }
-    }
-
-    /// Notes that what the files delete is gone.
-    async fn settle(&self, made: &Bundle) {
-        let home = self.home.clone();
-        let mut ledger = load(&home.ledger());
-        made.settle(&mut ledger);
-        if let Err(error) = off_runtime(move || ledger.save(&home.ledger())).await {
-            tracing::warn!(%error, "the ledger of grafana is not kept");
-        }
     }
 
     fn apis(&self, address: SocketAddr, secrets: &GrafanaSecrets) -> Result<(Api, Api), Cause> {
@@ -483,39 +369,6 @@ async fn is_open_to_all(setup: &Setup, plan: &Plan) -> bool {
         Ok(api) => api.get("/api/user").await.is_ok(),
         Err(_) => false,
     }
-}
-
-/// What has changed in the files of the dev loop.
-#[derive(Debug, Clone, Copy, Default)]
-struct Edited {
-    /// Any of them.
-    files: bool,
-    /// The rules that they make.
-    rules: bool,
-}
-
-/// Makes Grafana read its files of one kind again; `false` when it does not.
-async fn reload(api: &Api, kind: &str) -> bool {
-    let path = format!("/api/admin/provisioning/{kind}/reload");
-    match api.send(Method::POST, &path, None).await {
-        Ok(_) => {
-            tracing::debug!(kind, "grafana has read its files again");
-            true
-        }
-        Err(error) => {
-            // It says the reason in its log alone.
-            tracing::warn!(kind, %error, "grafana does not read its files again: see its log");
-            false
-        }
-    }
-}
-
-/// Reads the ledger; a damaged one is as good as none, and is written anew.
-fn load(path: &Path) -> Ledger {
-    Ledger::load(path).unwrap_or_else(|error| {
-        tracing::warn!(%error, "what was written for grafana before is not known");
-        Ledger::default()
-    })
 }
 
 fn log_line(line: &str) {
