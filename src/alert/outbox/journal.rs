@@ -240,6 +240,7 @@ fn length(bytes: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::noise::tests::{World, daemon};
     use super::*;
     use crate::base::files::memory::MemoryFiles;
 
@@ -313,5 +314,46 @@ mod tests {
         files.plant(&path, content);
         let (_, read, found) = open(&files);
         assert_eq!((read, found.unknown), (book, 1));
+    }
+
+    /// A journal of every released format must load for ever. `UPDATE_GOLDEN=1` writes one that is
+    /// missing; one that is there is never changed.
+    #[test]
+    fn a_journal_of_format_version_1_is_read() {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal/v1/alerts");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() && !sample.exists() {
+            let mut world = World::new();
+            world.set("daemon_down", &[daemon("ccxt")], 42.0);
+            let files = MemoryFiles::default();
+            let (mut journal, ..) = open(&files);
+            let before = world.book.clone();
+            journal.begin(&before, world.now).unwrap();
+            world.run(60);
+            let mut changes: Vec<Change> = Vec::new();
+            for (key, series) in &world.book.series {
+                let series = Some(Box::new(series.clone()));
+                changes.push(Change::Series { key: key.clone(), series });
+            }
+            for (number, entry) in &world.book.entries {
+                let entry = Some(Box::new(entry.clone()));
+                changes.push(Change::Entry { number: *number, entry });
+            }
+            changes.push(Change::Sender { sender: world.book.sender.clone() });
+            journal.append(&world.book, &changes, world.now).unwrap();
+            std::fs::create_dir_all(sample.parent().unwrap()).unwrap();
+            let content = files.content(&Path::new(FOLDER).join(NAME)).unwrap();
+            std::fs::write(&sample, content).unwrap();
+        }
+        let files = MemoryFiles::default();
+        files.plant(&Path::new(FOLDER).join(NAME), std::fs::read(&sample).unwrap());
+        let (_, book, found) = open(&files);
+        assert_eq!(found, Found::default());
+        let series: Vec<_> = book.series.values().collect();
+        assert_eq!(series.len(), 1);
+        assert_eq!(series[0].labels["daemon"], "ccxt");
+        assert!(series[0].told.is_some() && series[0].state.firing_since().is_some());
+        assert_eq!(book.entries[&0].message.title, "ccxt on h is down");
+        assert_eq!(book.entries[&0].routes.len(), 2);
+        assert_eq!(book.next, 1);
     }
 }
