@@ -8,7 +8,7 @@ test:
 golden:
     UPDATE_GOLDEN=1 cargo test --locked
 bench:
-    cargo run --release --locked -- bench writer
+    cargo bench --locked
 deny:
     cargo deny check bans licenses sources advisories
 run:

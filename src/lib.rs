@@ -6,9 +6,8 @@
 //! - [`base`]: nothing about the product (time, tasks, HTTP client, secrets, metrics)
 //! - [`config`], [`model`]: checked settings; tables, rows, statuses
 //! - [`rules`]: pure alert logic
-//! - [`grafana`]: files for Grafana out of tables and rules
 //! - [`artifact`], [`supervise`], [`store`], [`collect`]: getting and running the servers, rows in and out
-//! - [`grafana`]: files for Grafana out of tables and rules
+//! - [`grafana`]: files for Grafana out of tables and rules, and the Grafana that reads them
 //! - [`alert`]: rules evaluated, messages sent
 //! - [`web`], [`cli`]: what people and programs talk to
 //! - [`app`]: builds all parts; the only module that knows every one
