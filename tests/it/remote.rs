@@ -84,6 +84,14 @@ async fn an_unreachable_server_is_named_and_rows_wait() {
     .await;
     let (code, _, err) = periscope.run(&["send", "daemon_metrics", "daemon=d", "fetch_count=1"]);
     assert_eq!(code, 0, "{err}");
-    let status = periscope.status().await.unwrap();
-    assert!(status["spool"]["rows"].as_u64().unwrap() >= 1, "{status}");
+    // The figures follow the answer by a moment.
+    until("the row to be shown as waiting", Duration::from_secs(20), || async {
+        let status = periscope.status().await?;
+        if status["spool"]["rows"].as_u64().unwrap() >= 1 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
 }
