@@ -1,5 +1,5 @@
-//! Polls with everything (request, parse, map, row, queue) against a bare loop of the HTTP client
-//! that reads the same documents and parses them.
+//! Polls with everything (request, parse, map, row, queue) against the HTTP client
+//! alone, which asks for the same documents at the same pace and parses them.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,6 @@ const DAEMONS: usize = 200;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Length of one stretch; the two sides take turns.
 const STRETCH: Duration = Duration::from_secs(2);
-/// Requests at a time of the bare loop.
-const CONNECTIONS: usize = 16;
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -122,21 +120,20 @@ async fn ours(
     Ok(watch.stop(polls))
 }
 
+/// The same requests at the same pace, each on its own timer.
 async fn bare(urls: &[String]) -> anyhow::Result<Stretch> {
     let client = Client::new()?;
     let limits = Limits { time: Duration::from_secs(2), body: 1 << 20 };
     let watch = Watch::start();
     let end = Instant::now() + STRETCH;
-    let chunk = urls.len().div_ceil(CONNECTIONS);
-    let loops = urls.chunks(chunk.max(1)).map(|urls| {
-        let (client, urls) = (client.clone(), urls.to_vec());
+    let loops = urls.iter().cloned().map(|url| {
+        let client = client.clone();
         spawn_detached(async move {
             let mut polls = 0_u64;
-            for url in urls.iter().cycle() {
-                if Instant::now() >= end {
-                    break;
-                }
-                let request = hyper::Request::get(url).body(http_body_util::Full::default())?;
+            let mut ticks = tokio::time::interval(INTERVAL);
+            while Instant::now() < end {
+                ticks.tick().await;
+                let request = hyper::Request::get(&url).body(http_body_util::Full::default())?;
                 let answer = client.send(request, limits).await?;
                 // A restarting daemon answers 503 without a document: a poll all the same.
                 let _document = serde_json::from_slice::<Json>(&answer.body);

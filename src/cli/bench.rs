@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 enum What {
     /// The whole write path against a bare questdb-rs sender
     Writer,
-    /// Polls against a bare loop of the HTTP client
+    /// Polls against the HTTP client alone at the same pace
     Polls,
     /// The spool alone against a plain file
     Spool,
