@@ -184,7 +184,8 @@ impl Program for Grafana {
                         kind @ (Kind::Blocked | Kind::Hopeless) => kind,
                     };
                     let reason = format!(
-                        "{}; everything else works without it, dashboards do not",
+                        "{}; everything else works without it, and periscope shows the dashboards itself \
+                         at /d/periscope-health",
                         cause.reason
                     );
                     Err(End::Failed { cause: Cause::new(kind, reason), healthy })
