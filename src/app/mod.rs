@@ -170,6 +170,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     let grafana = dashboards::start(&shared, around, rules.clone(), &running.children);
     let channels = channels(&shared.config.notify, &shared.client, &shared.clock);
     let chat = bot::chat(&channels);
+    let viewer = viewer::viewer(&rules, questdb.clone())?;
     let parts = alerts::Parts {
         channels,
         rules,
@@ -213,7 +214,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
         metrics: shared.metrics.clone(),
         queue: queue.clone(),
         statuses,
-        viewer: viewer::viewer(&shared.config, questdb.clone())?,
+        viewer,
         alerts: alerts::site(&alerted, queue),
         node: shared.config.node.clone(),
         clock: shared.clock.clone(),

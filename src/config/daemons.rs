@@ -306,9 +306,7 @@ fn authorization(
         section.refuse("token", "stands beside user or password", "use one of them", problems);
         return None;
     }
-    if has_user != has_password {
-        let (there, missing) = if has_user { ("user", "password") } else { ("password", "user") };
-        section.refuse(there, format!("there is no {missing}"), "set both or none", problems);
+    if !section.has_whole_login(problems) {
         return None;
     }
     if let Some(token) = token {

@@ -279,13 +279,8 @@ fn email(
         section.parsed("server", smtp, problems)
     });
     let user = section.text("user", problems);
-    let has_password = section.has("password");
     let password = section.secret("password", sources, problems);
-    if section.has("user") != has_password {
-        let (there, missing) =
-            if has_password { ("password", "user") } else { ("user", "password") };
-        section.refuse(there, format!("there is no {missing}"), "set both or none", problems);
-    }
+    let _reported = section.has_whole_login(problems);
     let hint = "write from = \"periscope@example.org\"";
     let from = required(&mut section, "from", hint, problems, |section, problems| {
         section.parsed("from", mail_address, problems)

@@ -125,6 +125,17 @@ impl<'a> Section<'a> {
         problems.error(self.place_of(key), self.path_of(key), message, Some(hint.into()));
     }
 
+    /// Whether `user` and `password` are both written or both not; reports one without the other.
+    pub(super) fn has_whole_login(&self, problems: &mut Problems) -> bool {
+        let (there, missing) = match (self.has("user"), self.has("password")) {
+            (true, false) => ("user", "password"),
+            (false, true) => ("password", "user"),
+            (true, true) | (false, false) => return true,
+        };
+        self.refuse(there, format!("there is no {missing}"), "set both or none", problems);
+        false
+    }
+
     /// Reads text; it must not be empty.
     pub(super) fn text(&mut self, key: &'static str, problems: &mut Problems) -> Option<String> {
         let entry = self.take(key)?;

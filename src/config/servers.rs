@@ -39,11 +39,7 @@ pub(super) fn questdb(
     let user = section.parsed("user", tag, problems);
     let has_password = section.has("password");
     let password = section.secret("password", sources, problems);
-    if section.has("user") != has_password {
-        let (there, missing) =
-            if has_password { ("password", "user") } else { ("user", "password") };
-        section.refuse(there, format!("there is no {missing}"), "set both or none", problems);
-    } else if has_password && mode != Mode::Remote {
+    if section.has_whole_login(problems) && has_password && mode != Mode::Remote {
         let hint = "leave user and password out, or set mode = \"remote\"".to_owned();
         let message = "has no effect: a managed QuestDB gets its own passwords";
         let path = section.path_of("user");
@@ -218,13 +214,9 @@ fn login(
 ) -> Option<Login> {
     let token = section.secret("token", sources, problems);
     let user = section.parsed("user", tag, problems);
-    let (has_user, has_password) = (section.has("user"), section.has("password"));
+    let has_user = section.has("user");
     let password = section.secret("password", sources, problems);
-    if has_user != has_password {
-        let (there, missing) =
-            if has_password { ("password", "user") } else { ("user", "password") };
-        section.refuse(there, format!("there is no {missing}"), "set both or none", problems);
-    }
+    let _reported = section.has_whole_login(problems);
     if section.has("token") && has_user {
         section.refuse("token", "there is a user too", "set token, or user and password", problems);
     }

@@ -133,6 +133,16 @@ mod tests {
 
     /// `UPDATE_GOLDEN=1 cargo test --lib dashboards` renews the files.
     #[test]
+    fn panels_are_coloured_by_the_rules() {
+        let rules = catalog::shipped().unwrap();
+        let threshold = thresholds(&rules);
+        assert_eq!(threshold("daemon_memory", "critical"), Some(1_200e6));
+        assert_eq!(threshold("exchange_disconnected.for", "critical"), Some(300.0));
+        assert_eq!(threshold("daemon_memory", "nothing"), None);
+        assert_eq!(threshold("no_such_rule", "warning"), None);
+    }
+
+    #[test]
     fn the_committed_dashboards_are_those_of_the_declarations() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
         let rendered = render(&shipped);
