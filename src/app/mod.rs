@@ -171,6 +171,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
     let channels = channels(&shared.config.notify, &shared.client, &shared.clock);
     let chat = bot::chat(&channels);
     let viewer = viewer::viewer(&rules, questdb.clone())?;
+    let shown_rules = rules.as_slice().into();
     let parts = alerts::Parts {
         channels,
         rules,
@@ -215,6 +216,7 @@ async fn serve(config: Config, live: Option<Live>, spawner: Spawner) -> anyhow::
         queue: queue.clone(),
         statuses,
         viewer,
+        rules: shown_rules,
         alerts: alerts::site(&alerted, queue),
         node: shared.config.node.clone(),
         clock: shared.clock.clone(),

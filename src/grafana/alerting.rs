@@ -29,7 +29,7 @@ const COMMENT: &str = "Made by periscope out of its alert rules; changes here ar
 /// What the rules refer to.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Where runbooks are, to which `#anchor` is added: the URL of the README. `None`: no link.
+    /// Where runbooks are, to which `#anchor` is added: the listener's page. `None`: no link.
     pub runbooks: Option<&'a str>,
     /// Returns the id of a panel by the uid of its dashboard and its key; `None` if there is none.
     pub panel: &'a dyn Fn(&str, &str) -> Option<u32>,

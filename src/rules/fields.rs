@@ -111,6 +111,16 @@ impl<'a> Fields<'a> {
             self.missing(key);
             return None;
         };
+        self.list(key, value)
+    }
+
+    /// A list of texts that may be missing.
+    pub(super) fn optional_texts(&mut self, key: &'static str) -> Vec<String> {
+        let value = self.take(key);
+        value.and_then(|value| self.list(key, value)).unwrap_or_default()
+    }
+
+    fn list(&mut self, key: &'static str, value: &toml::Value) -> Option<Vec<String>> {
         let texts = value.as_array().and_then(|list| {
             list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });

@@ -14,6 +14,7 @@ pub mod condition;
 pub mod fields;
 pub mod machine;
 pub mod problem;
+pub mod reference;
 pub mod rule;
 pub mod spec;
 pub mod sql;

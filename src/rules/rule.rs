@@ -179,8 +179,10 @@ pub struct Rule {
     pub summary: Template,
     /// What it means and what to do.
     pub description: Template,
-    /// Anchor of its section in the README, without `#`.
+    /// Anchor of its section in the alert reference, without `#`.
     pub runbook: String,
+    /// What to look at and do, in order; backticks around code.
+    pub steps: Vec<String>,
     /// Where to look.
     pub panel: Option<Panel>,
 }

@@ -67,7 +67,8 @@ fn shared(fields: &mut Fields<'_>, id: Option<&str>) -> Option<Shared> {
     let keep_firing = fields.duration("keep_firing").unwrap_or(Duration::ZERO);
     let summary = fields.template("summary");
     let description = fields.template("description").unwrap_or_default();
-    let runbook = fields.optional_text("runbook").unwrap_or_else(|| "alerts".to_owned());
+    let runbook = runbook(fields, id);
+    let steps = fields.optional_texts("steps");
     let dashboard = fields.optional_text("dashboard");
     let panel = fields.optional_text("panel");
     if dashboard.is_some() != panel.is_some() {
@@ -97,9 +98,21 @@ fn shared(fields: &mut Fields<'_>, id: Option<&str>) -> Option<Shared> {
             summary: summary?,
             description,
             runbook,
+            steps,
             panel: dashboard.zip(panel).map(|(dashboard, panel)| Panel { dashboard, panel }),
         },
     })
+}
+
+/// Reads the anchor of the rule's section; it stands in URLs.
+fn runbook(fields: &mut Fields<'_>, id: Option<&str>) -> String {
+    let own = || id.unwrap_or_default().replace('_', "-");
+    let Some(anchor) = fields.optional_text("runbook") else { return own() };
+    if anchor.is_empty() || !anchor.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        let hint = format!("write letters, digits and -, such as {:?}", own());
+        fields.problem("runbook", format!("{anchor:?} cannot be an anchor"), hint);
+    }
+    anchor
 }
 
 fn default_category(condition: &Condition) -> Category {

@@ -94,6 +94,18 @@ impl Template {
         text
     }
 
+    /// Returns the text for readers of a reference: `{daemon}` and `{value}` for what differs.
+    pub fn words(&self, figures: &Figures) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(words) => words.clone(),
+            Piece::Label(label) => format!("{{{label}}}"),
+            Piece::Value => "{value}".to_owned(),
+            Piece::Threshold => figure(figures.unit, figures.limit.threshold),
+            Piece::Hold => duration(figures.hold.as_secs_f64()),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     /// Returns the text as a template of Grafana, with `A` the query that gives the value.
     pub fn grafana(&self, figures: &Figures) -> String {
         let mut text = String::new();

@@ -39,6 +39,8 @@ pub(super) struct Site {
     pub(super) intake: Intake,
     pub(super) statuses: Statuses,
     pub(super) viewer: Viewer,
+    /// The page of runbooks, as HTML.
+    pub(super) runbooks: Bytes,
     pub(super) alerts: Alerts,
     pub(super) rendered: Mutex<Option<Rendered>>,
 }

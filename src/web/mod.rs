@@ -13,6 +13,7 @@ mod prometheus;
 mod push;
 mod question;
 mod routes;
+mod runbooks;
 pub mod task;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,7 @@ pub(super) enum Endpoint {
     Write,
     PushStatus,
     Viewer,
+    Runbooks,
     Dashboards,
     Dashboard,
     Query,
@@ -112,6 +113,7 @@ pub(super) static ROUTES: &[Route] = &[
     get("/web/status.js", Access::Token, Endpoint::Asset("web/status.js")),
     get("/web/icon.svg", Access::Token, Endpoint::Asset("web/icon.svg")),
     get("/d/{uid}", Access::Token, Endpoint::Viewer),
+    get("/runbooks", Access::Token, Endpoint::Runbooks),
     asset("/web/viewer.css", "web/viewer.css"),
     get("/web/viewer/{file}", Access::Token, Endpoint::Module),
     asset("/web/vendor/uplot/uPlot.iife.min.js", "web/vendor/uplot/uPlot.iife.min.js"),
@@ -244,6 +246,9 @@ async fn handle(
         Endpoint::Write => push::write(&site.intake, parts, body).await,
         Endpoint::PushStatus => push::status(&site.statuses, segment, parts, body).await,
         Endpoint::Viewer => site.viewer.page(segment),
+        Endpoint::Runbooks => {
+            answer(StatusCode::OK, "text/html; charset=utf-8", site.runbooks.clone())
+        }
         Endpoint::Dashboards => site.viewer.list(),
         Endpoint::Dashboard => site.viewer.model(segment),
         Endpoint::Query => site.viewer.query(segment, &body).await,

@@ -20,6 +20,7 @@ use super::patience::Patience;
 use super::push::Intake;
 pub use super::push::{Statuses, Taken};
 use super::routes::{self, Door, Ends};
+use super::runbooks;
 pub use super::viewer::Viewer;
 use crate::base::health::{Board, Health, Part};
 use crate::base::metrics::Metrics;
@@ -28,6 +29,7 @@ use crate::base::tasks;
 use crate::base::time::Clock;
 use crate::config::{Listen, Node};
 use crate::model::report::Report;
+use crate::rules::rule::Rule;
 use crate::store::queue::RowQueue;
 
 /// Connections at a time.
@@ -107,6 +109,8 @@ pub struct Setup {
     pub statuses: Statuses,
     /// Dashboards.
     pub viewer: Viewer,
+    /// Alert rules, for the page of runbooks.
+    pub rules: Arc<[Rule]>,
     /// Where alerts are looked at and asked for.
     pub alerts: Alerts,
     /// Tags of pushed rows that leave them out.
@@ -138,6 +142,7 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
         statuses: setup.statuses,
         viewer: setup.viewer,
+        runbooks: runbooks::page(&setup.rules),
         alerts: setup.alerts,
         rendered: Mutex::default(),
     });

@@ -43,7 +43,7 @@ pub fn bundle(
         all.retain(|(other, _)| other != name);
         all.push((name.clone(), text.clone()));
     }
-    let yaml = alerting::rules(rules, options());
+    let yaml = alerting::rules(rules, options(&settings.runbooks));
     let mut files = files(&settings, &all, Some(&yaml))?;
     let gone = ledger.leftovers(Kind::Rule, &uids);
     if !gone.is_empty() {
@@ -59,9 +59,9 @@ pub fn dashboards(settings: &Settings, rules: &[Rule]) -> Vec<(String, String)> 
     dashboards::render_for(settings.datasource, &dashboards::thresholds(rules))
 }
 
-/// What alert rules link to.
-pub fn options() -> alerting::Options<'static> {
-    alerting::Options { runbooks: None, panel: &dashboards::panel_id }
+/// What alert rules link to; `runbooks` as in [`Settings::runbooks`].
+pub fn options(runbooks: &str) -> alerting::Options<'_> {
+    alerting::Options { runbooks: Some(runbooks), panel: &dashboards::panel_id }
 }
 
 impl Bundle {

@@ -12,6 +12,8 @@ use crate::supervise::secrets::GrafanaSecrets;
 
 /// Route of periscope's listener that takes Grafana's notifications.
 pub const WEBHOOK: &str = "/grafana/webhook";
+/// Route of periscope's listener that says what alerts mean.
+pub const RUNBOOKS: &str = "/runbooks";
 
 /// What is only known while periscope runs, or is chosen by who writes the files.
 #[derive(Debug, Clone)]
@@ -52,6 +54,7 @@ impl Settings {
             datasource: Datasource::named(&config.grafana.datasource).unwrap_or_default(),
             questdb: questdb(&place.questdb),
             webhook: Webhook { url: webhook(place.listener), token: config.listen.token.clone() },
+            runbooks: local(place.listener, RUNBOOKS),
             channels: config.notify.clone(),
             grouping: Grouping::default(),
             alerting: true,
@@ -109,11 +112,16 @@ pub fn questdb(endpoint: &Endpoint) -> Questdb {
 
 /// Returns the URL by which a Grafana on this machine reaches the listener.
 pub fn webhook(listener: SocketAddr) -> String {
+    local(listener, WEBHOOK)
+}
+
+/// Returns the URL of `path` for who is on this machine.
+fn local(listener: SocketAddr, path: &str) -> String {
     let mut address = listener;
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    format!("http://{address}{WEBHOOK}")
+    format!("http://{address}{path}")
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub struct Settings {
     pub questdb: Questdb,
     /// Where periscope takes Grafana's notifications.
     pub webhook: Webhook,
+    /// The listener's page of runbooks, which alert rules link to: `http://…/runbooks`.
+    pub runbooks: String,
     /// `[notify]`.
     pub channels: Notify,
     /// Waiting times of notifications.

@@ -36,6 +36,7 @@ fn bare() -> Settings {
             password: Secret::new("canary-reader"),
         },
         webhook: Webhook { url: "http://127.0.0.1:7480/grafana/webhook".to_owned(), token: None },
+        runbooks: "http://127.0.0.1:7480/runbooks".to_owned(),
         channels: Notify::default(),
         grouping: Grouping::default(),
         alerting: true,

@@ -62,7 +62,7 @@ pub fn desired(settings: &Settings, rules: &[Rule]) -> Vec<Object> {
     }
     all.extend(contact_points(settings));
     all.push(Object::new(Kind::Policies, RULES, "notification policies", route(settings)));
-    all.extend(groups(rules));
+    all.extend(groups(rules, &settings.runbooks));
     all
 }
 
@@ -139,9 +139,9 @@ pub fn names_us(route: &Value) -> bool {
 }
 
 /// Returns the rules in their groups.
-fn groups(rules: &[Rule]) -> Vec<Object> {
+fn groups(rules: &[Rule], runbooks: &str) -> Vec<Object> {
     let mut all = Vec::new();
-    for group in alerting::groups(rules, bundle::options()) {
+    for group in alerting::groups(rules, bundle::options(runbooks)) {
         let Node::Map(fields) = &group else { continue };
         let fields: BTreeMap<&str, Value> =
             fields.iter().map(|(key, value)| (*key, value.json())).collect();

@@ -147,6 +147,7 @@ fn start_over(token: Option<&str>, pg: Option<String>) -> Running {
             limit: 1_000,
         },
         viewer: viewer_over(pg),
+        rules: crate::rules::catalog::shipped().unwrap().into(),
         alerts: task::Alerts {
             list: Arc::new(|| serde_json::json!({ "path": "fallback" })),
             ask: Arc::new(|_, body| {
