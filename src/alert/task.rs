@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::book::{Book, Change, Path as Sends};
 use super::canary::{self, Canary};
 use super::engine::memory::Inbox;
+use super::engine::quick;
 use super::engine::task::{self as engine, Engine, Shown};
 use super::grafana::{self, Observer, Watched};
 use super::history;
@@ -219,22 +220,30 @@ impl Alerting {
     }
 }
 
-/// Evaluates at every interval until `stop`.
+/// Evaluates at every interval, and looks in between, until `stop`.
 async fn evaluating(mut engine: Engine, handle: Handle, stop: CancellationToken) {
     let mut tick = tokio::time::interval(handle.alerts.evaluation_interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rest = quick::PACE;
     loop {
-        tokio::select! {
+        let is_look = tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        tokio::select! {
+            _ = tick.tick() => false,
+            () = tokio::time::sleep(rest) => true,
+        };
+        let started = Instant::now();
+        let found = tokio::select! {
             // What it has found is written down or not; it is found again at the next start.
             () = stop.cancelled() => return,
-            () = engine.tick() => {}
+            found = engine.run(is_look) => found,
+        };
+        rest = quick::pause(if is_look { started.elapsed() } else { Duration::ZERO });
+        if !is_look {
+            handle.beats.engine.0.now();
         }
-        handle.beats.engine.0.now();
-        handle.wake.notify_one();
+        if found {
+            handle.wake.notify_one();
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod durable;
 mod grafana_child;
 mod grafana_remote;
 mod ingest;
+mod latency;
 mod layers;
 mod notify;
 mod push;

@@ -127,6 +127,24 @@ fn the_dashboards_of_the_repository_are_those_that_it_writes() {
     assert_eq!(texts(&committed), texts(&written));
 }
 
+/// `UPDATE_GOLDEN=1` writes it.
+#[test]
+fn the_alert_reference_in_the_docs_is_that_of_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_periscope"))
+        .args(["alerts", "reference", "--data-dir", "data"])
+        .current_dir(folder.path())
+        .env_remove("PERISCOPE_CONFIG")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &output.stdout).unwrap();
+    }
+    assert!(fs::read(&path).unwrap() == output.stdout, "docs/alerts.md is old: UPDATE_GOLDEN=1");
+}
+
 #[test]
 fn a_dashboard_goes_to_grafana_and_back_without_a_difference() {
     let folder = tempfile::tempdir().unwrap();

@@ -26,12 +26,22 @@ pub enum Outcome {
         samples: Vec<Sample>,
         /// Where they come from.
         via: Via,
-        /// Whether a series without a value has none. Memory that does not reach back over the whole
-        /// window cannot tell.
-        is_whole: bool,
+        /// What is known of series without a value.
+        others: Others,
     },
     /// Nothing is known, with the reason.
     Failed(String),
+}
+
+/// What samples say of the series that are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They have no value.
+    None,
+    /// Nothing: memory does not reach back over the whole window.
+    Unknown,
+    /// They were not looked at.
+    Untouched,
 }
 
 /// A change of phase of a series.
@@ -95,8 +105,11 @@ pub fn evaluate(book: &Book, rule: &Rule, outcome: &Outcome, now: Timestamp) -> 
         evaluated.add(key, series, transition, is_new, rule, now);
     }
     let missing = match outcome {
-        Outcome::Samples { is_whole: true, .. } => Reading::NoData,
-        Outcome::Samples { .. } => Reading::Failed("memory does not reach back so far".to_owned()),
+        Outcome::Samples { others: Others::Untouched, .. } => return evaluated,
+        Outcome::Samples { others: Others::None, .. } => Reading::NoData,
+        Outcome::Samples { others: Others::Unknown, .. } => {
+            Reading::Failed("memory does not reach back so far".to_owned())
+        }
         Outcome::Failed(reason) => Reading::Failed(reason.clone()),
     };
     for key in known {
@@ -140,6 +153,7 @@ fn next(
 ) -> Option<(Series, Option<Transition>)> {
     let (state, transition) = step(series.state, reading, rule, now);
     let keep = kept(&series, rule, now);
+    let found_by = series.via;
     let unchanged = state == series.state;
     series.state = state;
     if let Reading::Value(value) = *reading {
@@ -159,7 +173,7 @@ fn next(
         Some(Event::Resolved) => series.over_at = Some(now),
         None => {}
     }
-    if unchanged && transition.is_none() && keep && !is_new {
+    if unchanged && found_by == series.via && transition.is_none() && keep && !is_new {
         return None;
     }
     Some((series, transition))
@@ -199,7 +213,7 @@ mod tests {
     fn samples(values: &[(&str, f64)]) -> Outcome {
         let samples =
             values.iter().map(|(name, value)| Sample { labels: labels(name), value: *value });
-        Outcome::Samples { samples: samples.collect(), via: Via::Database, is_whole: true }
+        Outcome::Samples { samples: samples.collect(), via: Via::Database, others: Others::None }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -269,7 +283,8 @@ mod tests {
         for seconds in [0, 10, 20] {
             run(&mut book, &samples(&[("a", 11.0)]), seconds);
         }
-        let short = Outcome::Samples { samples: Vec::new(), via: Via::Memory, is_whole: false };
+        let short =
+            Outcome::Samples { samples: Vec::new(), via: Via::Memory, others: Others::Unknown };
         assert_eq!(run(&mut book, &short, 30), []);
         assert_eq!(run(&mut book, &samples(&[]), 40), [("a".to_owned(), Phase::NoData)]);
     }

@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod memory;
+pub mod quick;
 pub mod read;
 pub mod signals;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::book::Via;
-use super::evaluate::Outcome;
+use super::evaluate::{Others, Outcome};
 use super::memory::Memory;
 use crate::base::time::Timestamp;
 use crate::model::server::Endpoint;
@@ -46,14 +46,17 @@ pub async fn ask(endpoint: &Endpoint, rule: &Rule) -> Option<Asked> {
 pub fn outcome(rule: &Rule, asked: Option<Asked>, memory: &Memory, now: Timestamp) -> Outcome {
     let reason = match asked {
         Some(Asked::Samples(samples)) => {
-            return Outcome::Samples { samples, via: Via::Database, is_whole: true };
+            return Outcome::Samples { samples, via: Via::Database, others: Others::None };
         }
         Some(Asked::Refused(reason) | Asked::Away(reason)) => reason,
         None => "the database cannot be asked now".to_owned(),
     };
     match &rule.condition {
         Condition::Rows(measure) => match memory.evaluate(measure, now) {
-            Ok((samples, is_whole)) => Outcome::Samples { samples, via: Via::Memory, is_whole },
+            Ok((samples, is_whole)) => {
+                let others = if is_whole { Others::None } else { Others::Unknown };
+                Outcome::Samples { samples, via: Via::Memory, others }
+            }
             Err(short) => Outcome::Failed(format!("{reason}; {short}")),
         },
         Condition::Sql { .. } | Condition::Own(_) => Outcome::Failed(reason),
@@ -126,7 +129,8 @@ mod tests {
         let rule = |id| catalog::find(id, Severity::Critical).unwrap();
         let away = || Some(Asked::Away("gone".to_owned()));
         let down = outcome(&rule("daemon_down"), away(), &memory, now);
-        let empty = Outcome::Samples { samples: Vec::new(), via: Via::Memory, is_whole: false };
+        let empty =
+            Outcome::Samples { samples: Vec::new(), via: Via::Memory, others: Others::Unknown };
         assert_eq!(down, empty);
         for id in ["exchange_silent", "questdb_wal_suspended"] {
             let outcome = outcome(&rule(id), away(), &memory, now);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::book::{Book, Via};
-use super::evaluate::Outcome;
+use super::evaluate::{Others, Outcome};
 use crate::base::time::Timestamp;
 use crate::model::server::Phase;
 use crate::rules::rule::{Labels, Signal};
@@ -103,7 +103,7 @@ pub fn outcome(signal: Signal, known: &Known<'_>, book: &Book) -> Outcome {
             known.channels.iter().map(sample).collect()
         }
     };
-    Outcome::Samples { samples, via: Via::Own, is_whole: true }
+    Outcome::Samples { samples, via: Via::Own, others: Others::None }
 }
 
 #[cfg(test)]

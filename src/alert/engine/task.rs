@@ -1,6 +1,6 @@
 //! The loop that evaluates: asks, judges, writes down, tells the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use super::super::book::{Book, Change, Path, Via};
 use super::super::history;
 use super::super::keeper::Keeper;
-use super::evaluate::{Evaluated, Outcome, evaluate};
+use super::evaluate::{Evaluated, Others, Outcome, evaluate};
 use super::memory::{Inbox, Memory};
+use super::quick;
 use super::read::{self, Asked};
 use super::signals::{self, Database, Known};
 use crate::base::metrics::{Metrics, Reason};
@@ -19,6 +20,7 @@ use crate::config::Node;
 use crate::model::server::ServerState;
 use crate::rules::condition::Condition;
 use crate::rules::rule::Rule;
+use crate::rules::window::Sample;
 use crate::store::queue::RowQueue;
 use crate::store::stats::Stats;
 
@@ -96,13 +98,27 @@ pub struct Engine {
     memory: Memory,
     database: Database,
     shown: Shown,
+    /// Places of the rules that the database said to be near their limits.
+    near: BTreeSet<usize>,
+    /// When a look last asked the database.
+    asked: Option<Instant>,
 }
 
 impl Engine {
     /// Makes the engine; rows come from now on.
     pub fn new(setup: Setup, shown: Shown) -> Self {
         let memory = Memory::new(setup.inbox.clone(), setup.clock.now());
-        Self { setup, memory, database: Database::default(), shown }
+        let (database, near) = (Database::default(), BTreeSet::new());
+        Self { setup, memory, database, shown, near, asked: None }
+    }
+
+    /// Looks, or evaluates every rule once; says whether there may be something new.
+    pub async fn run(&mut self, is_look: bool) -> bool {
+        if is_look {
+            return self.look().await;
+        }
+        self.tick().await;
+        true
     }
 
     /// Evaluates every rule once.
@@ -115,16 +131,11 @@ impl Engine {
             let reason = word(outcome);
             self.setup.metrics.alert_evaluations.get_or_create(&Reason { reason }).inc();
         }
-        let rules = Arc::clone(&self.setup.rules);
-        let decide = move |book: &Book| judge(book, &rules, &outcomes, now);
-        let Some((evaluated, path, failed)) = self.setup.keeper.change(decide).await else {
+        let places = 0..self.setup.rules.len();
+        let Some((evaluated, failed)) = self.judge(places.zip(outcomes).collect(), now).await
+        else {
             return;
         };
-        let rows = evaluated.moved.iter().filter_map(|moved| {
-            let rule = self.setup.rules.iter().find(|rule| rule.uid() == moved.series.rule)?;
-            Some(history::change(moved, rule, path, &self.setup.node))
-        });
-        self.setup.queue.push(rows.collect());
         // That the database does not answer is told where it is watched.
         let mut problems = if is_asked { failed } else { Vec::new() };
         if evaluated.left_out > 0 {
@@ -137,6 +148,73 @@ impl Engine {
             figures.problems = problems;
         });
         self.setup.metrics.alert_evaluation.set(started.elapsed().as_secs_f64());
+    }
+
+    /// Looks for what has gone bad since the last evaluation; says whether it found something.
+    pub async fn look(&mut self) -> bool {
+        let now = self.setup.clock.now();
+        self.memory.refresh(now);
+        let book = self.setup.keeper.book();
+        let near = self.ask_near().await;
+        let mut outcomes = Vec::new();
+        for (place, rule) in self.setup.rules.iter().enumerate() {
+            let found = quick::read(rule, &self.memory, now).map(|samples| (samples, Via::Memory));
+            let asked = near.iter().find(|(asked, _)| *asked == place);
+            let found = found.or_else(|| asked.map(|(_, s)| (s.clone(), Via::Database)));
+            let Some((samples, via)) = found else { continue };
+            let samples = quick::news(&book, rule, samples, now);
+            if !samples.is_empty() {
+                let others = Others::Untouched;
+                outcomes.push((place, Outcome::Samples { samples, via, others }));
+            }
+        }
+        if outcomes.is_empty() {
+            return false;
+        }
+        self.judge(outcomes, now).await.is_some()
+    }
+
+    /// Asks the database for the rules that are near their limits, or have a series that waits to
+    /// fire, and that memory cannot answer.
+    async fn ask_near(&mut self) -> Vec<(usize, Vec<Sample>)> {
+        let state = self.setup.questdb.borrow().clone();
+        let rested = self.asked.is_none_or(|at| at.elapsed() >= quick::DATABASE_PACE);
+        let lags = self.setup.stats.spool().oldest_age_seconds > LAG_LIMIT;
+        let Some(endpoint) = state.ready().filter(|_| rested && !lags) else { return Vec::new() };
+        let now = self.setup.clock.now();
+        let mut found = Vec::new();
+        for (place, rule) in self.setup.rules.iter().enumerate() {
+            let is_meant =
+                self.near.contains(&place) && quick::read(rule, &self.memory, now).is_none();
+            if !is_meant {
+                continue;
+            }
+            self.asked = Some(Instant::now());
+            match read::ask(endpoint, rule).await {
+                Some(Asked::Samples(samples)) => found.push((place, samples)),
+                // The next evaluation says what is wrong.
+                Some(Asked::Refused(_) | Asked::Away(_)) | None => break,
+            }
+        }
+        found
+    }
+
+    /// Judges the outcomes of rules, given by their places, and tells the history; `None` when the
+    /// program is ending.
+    async fn judge(
+        &self,
+        outcomes: Vec<(usize, Outcome)>,
+        now: Timestamp,
+    ) -> Option<(Evaluated, Vec<String>)> {
+        let rules = Arc::clone(&self.setup.rules);
+        let decide = move |book: &Book| judge(book, &rules, &outcomes, now);
+        let (evaluated, path, failed) = self.setup.keeper.change(decide).await?;
+        let rows = evaluated.moved.iter().filter_map(|moved| {
+            let rule = self.setup.rules.iter().find(|rule| rule.uid() == moved.series.rule)?;
+            Some(history::change(moved, rule, path, &self.setup.node))
+        });
+        self.setup.queue.push(rows.collect());
+        Some((evaluated, failed))
     }
 
     /// Reads every rule, in their order; also says whether the database answered all along.
@@ -169,6 +247,14 @@ impl Engine {
         };
         let book = self.setup.keeper.book();
         let is_asked = endpoint.is_some() && away.is_none() && !lags;
+        self.near.clear();
+        for (place, (rule, asked)) in self.setup.rules.iter().zip(&mut read).enumerate() {
+            let Some(Asked::Samples(samples)) = asked else { continue };
+            if quick::is_near(rule, samples) {
+                self.near.insert(place);
+            }
+            quick::correct(&book, rule, samples, &self.memory, now);
+        }
         let rules = self.setup.rules.iter().zip(read);
         let outcomes = rules.map(|(rule, asked)| match &rule.condition {
             Condition::Own(signal) => signals::outcome(*signal, &known, &book),
@@ -193,12 +279,13 @@ const fn word(outcome: &Outcome) -> &'static str {
 fn judge(
     book: &Book,
     rules: &[Rule],
-    outcomes: &[Outcome],
+    outcomes: &[(usize, Outcome)],
     now: Timestamp,
 ) -> (Vec<Change>, (Evaluated, Path, Vec<String>)) {
     let mut all = Evaluated::default();
     let mut failed = Vec::new();
-    for (rule, outcome) in rules.iter().zip(outcomes) {
+    for (place, outcome) in outcomes {
+        let Some(rule) = rules.get(*place) else { continue };
         let one = evaluate(book, rule, outcome, now);
         all.changes.extend(one.changes);
         all.moved.extend(one.moved);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::book::{Book, Change, Entry, Path, RouteState, Told, Via};
-use super::super::engine::evaluate::{Outcome, evaluate};
+use super::super::engine::evaluate::{Others, Outcome, evaluate};
 use super::super::message::{Kind, Message};
 use super::super::sender::{Phase as SenderPhase, Presence};
 use super::super::{grafana, silence};
@@ -52,7 +52,7 @@ impl World {
             let bad = self.bad.get(&rule.id).cloned().unwrap_or_default();
             let samples = bad.into_iter().map(|(labels, value)| Sample { labels, value });
             let samples = samples.collect();
-            let outcome = Outcome::Samples { samples, via: self.via, is_whole: true };
+            let outcome = Outcome::Samples { samples, via: self.via, others: Others::None };
             for change in evaluate(&self.book, rule, &outcome, self.now).changes {
                 self.book.apply(change);
             }

@@ -3,6 +3,7 @@
 pub mod alerting_grafana;
 pub mod daemon;
 pub mod discord;
+pub mod faulty;
 pub mod gateway;
 pub mod grafana;
 pub mod grafana_api;
