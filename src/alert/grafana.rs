@@ -19,8 +19,9 @@ use crate::model::severity::Severity;
 use crate::rules::rule::{Labels, Rule};
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(4), body: 16 << 20 };
-/// How long the newest evaluation may stay the same; rules are evaluated every 10 s.
-const EVALUATION_AGE: Duration = Duration::from_secs(45);
+/// How long the newest evaluation may stay the same, beyond the time after which periscope takes
+/// over: rules are evaluated every 10 s, and a look may see one some seconds late.
+const EVALUATION_PACE: Duration = Duration::from_secs(8);
 /// How long the heartbeat may be missing; it comes every 10 s.
 const HEARTBEAT_AGE: Duration = Duration::from_secs(90);
 /// Severity of the rule that always fires.
@@ -90,12 +91,14 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Looks at Grafana once, at most four seconds for each question.
+    /// Looks at Grafana once, at most four seconds for each question. What it did not do for
+    /// `takeover_after` counts as not done.
     pub async fn look(
         &mut self,
         client: &Client,
         access: &Access,
         heartbeat_at: Option<Timestamp>,
+        takeover_after: Duration,
         now: Timestamp,
     ) -> Presence {
         let Some(url) = &access.url else { return Presence::Off };
@@ -109,38 +112,42 @@ impl Observer {
         let seen = async {
             health(&ask("/api/health").await?)?;
             let rules = ask("/api/prometheus/grafana/api/v1/rules").await?;
-            self.evaluations(&rules, now)?;
+            let stalled = self.evaluations(&rules, takeover_after, now)?;
             receivers(&ask("/api/alertmanager/grafana/config/api/v1/receivers").await?)?;
-            match heartbeat_at {
-                Some(at) if at <= now && now.since(at) > HEARTBEAT_AGE => {
-                    Err(format!("its heartbeat is missing since {at}"))
-                }
-                Some(_) | None => Ok(()),
-            }
+            Ok(stalled)
         };
+        let late = heartbeat_at.filter(|at| *at <= now && now.since(*at) > HEARTBEAT_AGE);
+        let late = late.map(|at| format!("its heartbeat is missing since {at}"));
         match seen.await {
-            Ok(()) => Presence::Present,
+            Ok(stalled) => stalled.or(late).map_or(Presence::Present, Presence::Stalled),
             Err(reason) => Presence::Absent(reason),
         }
     }
 
-    /// Judges the answer of the rules' API. Ages are counted by our own clock, from when the newest
-    /// evaluation was last seen to move.
-    fn evaluations(&mut self, body: &[u8], now: Timestamp) -> Result<(), String> {
+    /// Judges the answer of the rules' API; returns why it counts as not evaluating any more. Ages are
+    /// counted by our own clock, from when the newest evaluation was last seen to move.
+    fn evaluations(
+        &mut self,
+        body: &[u8],
+        takeover_after: Duration,
+        now: Timestamp,
+    ) -> Result<Option<String>, String> {
         let evaluations = parse_rules(body)?;
         if evaluations.total > 0 && evaluations.failing == evaluations.total {
             return Err(format!("all its rules fail: {}", evaluations.error));
         }
-        let Some(newest) = evaluations.newest else { return Ok(()) };
+        let Some(newest) = evaluations.newest else { return Ok(None) };
+        let limit = takeover_after.saturating_add(EVALUATION_PACE);
         match &self.evaluated {
             Some((known, since)) if *known == newest => {
-                if *since <= now && now.since(*since) > EVALUATION_AGE {
-                    return Err(format!("it has not evaluated a rule since {newest}"));
-                }
+                let is_late = *since <= now && now.since(*since) > limit;
+                Ok(is_late.then(|| format!("it has not evaluated a rule since {newest}")))
             }
-            Some(_) | None => self.evaluated = Some((newest, now)),
+            Some(_) | None => {
+                self.evaluated = Some((newest, now));
+                Ok(None)
+            }
         }
-        Ok(())
     }
 }
 
@@ -454,16 +461,17 @@ mod tests {
 
     #[test]
     fn a_scheduler_that_stopped_shows_by_our_own_clock() {
+        const TAKEOVER: Duration = Duration::from_secs(15);
         let mut observer = Observer::default();
         let body = recorded("rules-firing.json");
-        assert_eq!(observer.evaluations(&body, at(0)), Ok(()));
-        assert_eq!(observer.evaluations(&body, at(45)), Ok(()));
-        let error = observer.evaluations(&body, at(46)).unwrap_err();
-        assert!(error.contains("has not evaluated"), "{error}");
+        assert_eq!(observer.evaluations(&body, TAKEOVER, at(0)), Ok(None));
+        assert_eq!(observer.evaluations(&body, TAKEOVER, at(23)), Ok(None));
+        let reason = observer.evaluations(&body, TAKEOVER, at(24)).unwrap().unwrap();
+        assert!(reason.contains("has not evaluated"), "{reason}");
         let moved = String::from_utf8(body).unwrap().replace("05:12:00", "05:12:10");
-        assert_eq!(observer.evaluations(moved.as_bytes(), at(47)), Ok(()));
+        assert_eq!(observer.evaluations(moved.as_bytes(), TAKEOVER, at(25)), Ok(None));
         let failing = moved.replace("\"health\": \"ok\"", "\"health\": \"error\"");
-        let error = observer.evaluations(failing.as_bytes(), at(48)).unwrap_err();
+        let error = observer.evaluations(failing.as_bytes(), TAKEOVER, at(26)).unwrap_err();
         assert!(error.contains("all its rules fail"), "{error}");
     }
 

@@ -33,6 +33,8 @@ pub enum Presence {
     Absent(String),
     /// Its process has ended.
     Exited(String),
+    /// It answers, and has not done its work for so long that nothing is to be waited for.
+    Stalled(String),
     /// periscope starts or restarts it.
     Planned,
 }
@@ -118,6 +120,14 @@ impl Sender {
         }
     }
 
+    /// Returns how much longer Grafana may be absent before periscope sends; `None`: it does already.
+    pub fn left(&self, takeover_after: Duration) -> Option<Duration> {
+        match self.phase {
+            Phase::Grafana { absent, .. } => Some(takeover_after.saturating_sub(absent)),
+            Phase::Off | Phase::Fallback { .. } => None,
+        }
+    }
+
     /// Returns the state after one look at `now`, and what people are told.
     pub fn step(
         &self,
@@ -132,7 +142,9 @@ impl Sender {
                 return (Self { phase: Phase::Off, takeovers: Vec::new() }, None);
             }
             Presence::Present => None,
-            Presence::Absent(reason) | Presence::Exited(reason) => Some(reason.clone()),
+            Presence::Absent(reason) | Presence::Exited(reason) | Presence::Stalled(reason) => {
+                Some(reason.clone())
+            }
             Presence::Planned => Some("periscope is starting it".to_owned()),
         };
         let (phase, handover) = match (&self.phase, reason) {
@@ -198,7 +210,7 @@ fn missed(
         Phase::Off => (Phase::Off, None),
         Phase::Grafana { absent, seen } => {
             let absent = absent.saturating_add(step(seen, now));
-            let at_once = matches!(presence, Presence::Exited(_));
+            let at_once = matches!(presence, Presence::Exited(_) | Presence::Stalled(_));
             if at_once || absent >= takeover_after {
                 let phase = Phase::Fallback {
                     since: now,
@@ -216,9 +228,11 @@ fn missed(
             let absent = absent.saturating_add(step(Some(seen), now));
             let limit = match presence {
                 Presence::Planned => PLANNED_NOTICE_AFTER,
-                Presence::Off | Presence::Present | Presence::Absent(_) | Presence::Exited(_) => {
-                    NOTICE_AFTER
-                }
+                Presence::Off
+                | Presence::Present
+                | Presence::Absent(_)
+                | Presence::Exited(_)
+                | Presence::Stalled(_) => NOTICE_AFTER,
             };
             let tell = !told && absent >= limit;
             let handover = tell.then(|| Handover::TookOver { since, reason: reason.clone() });

@@ -37,11 +37,14 @@ use crate::model::row::Row;
 use crate::model::server::ServerState;
 use crate::model::severity::Severity;
 use crate::rules::rule::Rule;
+use crate::rules::text::duration as words;
 use crate::store::queue::RowQueue;
 use crate::store::stats::Stats;
 
 /// Time between two looks at Grafana.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(2);
+/// The same while it is absent.
+const LOOK_CLOSER: Duration = Duration::from_secs(1);
 /// Time between two looks for what is due.
 const PLAN: Duration = Duration::from_secs(1);
 /// Failures in a row of a heartbeat URL that people should know of.
@@ -274,20 +277,31 @@ async fn planning(handle: Handle, metrics: Metrics, board: Board, stop: Cancella
 async fn watching(handle: Handle, mut grafana: Watched, client: Client, stop: CancellationToken) {
     let (mut observer, mut silences) = (Observer::default(), Silences::default());
     let mut sender = handle.keeper.book().sender.clone();
+    let mut looked = tokio::time::Instant::now();
     loop {
         let access = grafana.access();
         let heartbeat = *handle.heartbeat_at.lock().unwrap_or_else(PoisonError::into_inner);
         let now = handle.clock.now();
+        let takeover_after = handle.alerts.takeover_after;
+        let look = observer.look(&client, &access, heartbeat, takeover_after, now);
+        // A look must not outlast the time after which periscope sends.
+        let left = sender
+            .left(takeover_after)
+            .map_or(Duration::MAX, |left| left.saturating_sub(looked.elapsed()).max(LOOK_CLOSER));
         let presence = tokio::select! {
             () = stop.cancelled() => return,
-            presence = observer.look(&client, &access, heartbeat, now) => presence,
+            presence = look => presence,
+            () = tokio::time::sleep(left) => {
+                Presence::Absent(format!("it has not answered for {}", words(left.as_secs_f64().round())))
+            }
         };
+        looked = tokio::time::Instant::now();
         if presence == Presence::Present {
             // Before it has evaluated for long enough to tell by itself.
             silences.renew(&handle.keeper.book(), &handle.rules, &client, &access, now).await;
         }
         let now = handle.clock.now();
-        let (next, told) = sender.step(&presence, handle.alerts.takeover_after, now);
+        let (next, told) = sender.step(&presence, takeover_after, now);
         handle.shown.set_grafana_away(next.away());
         if is_news(&handle.keeper.book().sender, &next) || told.is_some() {
             tracing::info!(path = next.path().word(), ?presence, "who sends alerts");
@@ -304,6 +318,7 @@ async fn watching(handle: Handle, mut grafana: Watched, client: Client, stop: Ca
             handle.wake.notify_one();
         }
         sender = next;
+        let pause = if presence == Presence::Present { LOOK } else { LOOK_CLOSER };
         tokio::select! {
             () = stop.cancelled() => return,
             // The end of the process is known at once.
@@ -311,10 +326,10 @@ async fn watching(handle: Handle, mut grafana: Watched, client: Client, stop: Ca
                 // Its owner has ended: what it said last stands.
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             },
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

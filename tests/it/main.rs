@@ -38,5 +38,6 @@ mod spool_tools;
 mod store;
 mod supervise_unit;
 mod support;
+mod takeover;
 mod viewer;
 mod views;

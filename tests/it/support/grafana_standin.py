@@ -4,8 +4,9 @@
 Called as `bin/grafana server --homepath=… --config=…`. What it does besides is said by
 `behaviour.json` in its home: start_seconds, crash (exit code, before it answers), crash_after
 (seconds of health), refuse (a word: it ends like Grafana if one of its alerting files holds it),
-ignore_term, unhealthy (503), open (takes admin:admin), locked (takes no login). Every request is
-appended to `requests.log` there.
+ignore_term, unhealthy (503), open (takes admin:admin), locked (takes no login), broken (500 to
+everything), stalled (its rules are evaluated no more). The last two and unhealthy are read at every
+request. Every request is appended to `requests.log` there.
 """
 
 import base64
@@ -74,6 +75,7 @@ def main():
         database.write_text(password)
     password = database.read_text()
     ready = time.monotonic()
+    evaluated = [time.time() // 10 * 10]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,8 +104,10 @@ def main():
             self.rfile.read(length)
             with open(home / "requests.log", "a") as file:
                 file.write(f"{self.command} {self.path} {self.headers.get('host')}\n")
+            now = json.loads((home / "behaviour.json").read_text())
+            if now.get("broken"):
+                return self.answer(500, {"message": "Internal server error"})
             if self.path == "/api/health":
-                now = json.loads((home / "behaviour.json").read_text())
                 state = "failing" if now.get("unhealthy") else "ok"
                 status = 503 if now.get("unhealthy") else 200
                 return self.answer(
@@ -113,6 +117,17 @@ def main():
                 return self.answer(401, {"message": "Invalid username or password"})
             if self.path == "/api/user":
                 return self.answer(200, {"login": "admin", "isGrafanaAdmin": True})
+            if self.path == "/api/prometheus/grafana/api/v1/rules":
+                # As the real one: every ten seconds.
+                newest = evaluated[0] if now.get("stalled") else time.time() // 10 * 10
+                evaluated[0] = newest
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(newest))
+                rule = {"health": "ok", "lastEvaluation": stamp}
+                return self.answer(200, {"data": {"groups": [{"rules": [rule]}]}})
+            if self.path == "/api/alertmanager/grafana/config/api/v1/receivers":
+                return self.answer(200, [])
+            if self.path == "/api/alertmanager/grafana/api/v2/silences":
+                return self.answer(202, {"silenceID": "s1"})
             if re.fullmatch(r"/api/admin/provisioning/\w+/reload", self.path):
                 return self.answer(200, {"message": "config reloaded"})
             return self.answer(404, {"message": "Not found"})
