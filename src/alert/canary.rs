@@ -1,5 +1,6 @@
 //! The canary: a row of its own goes the way of every sample, from the queue to the disk, to the
-//! database, through a rule's SQL and into the journal of alerts; each hop is timed.
+//! database, through a rule's SQL, into the journal of alerts and up to what delivers them; each hop
+//! is timed, and two lost in a row are an alert.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Change};
 use super::engine::read::{self, Asked};
+use super::engine::task::Shown;
 use super::keeper::Keeper;
+use super::vitals::Beats;
 use crate::base::metrics::{Hop, Metrics};
 use crate::base::time::{Clock, Timestamp};
 use crate::config::Node;
@@ -38,6 +41,10 @@ pub struct Canary {
     pub questdb: watch::Receiver<ServerState>,
     /// The journal.
     pub keeper: Keeper,
+    /// What moves messages to people.
+    pub beats: Beats,
+    /// Where it is told how many were lost.
+    pub shown: Shown,
     /// Tags of the row.
     pub node: Node,
     /// Time.
@@ -58,7 +65,7 @@ pub async fn run(canary: Canary, stop: CancellationToken) {
     };
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut was_lost = false;
+    let mut lost = 0_u32;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -69,16 +76,20 @@ pub async fn run(canary: Canary, stop: CancellationToken) {
             () = stop.cancelled() => return,
             result = canary.fly(&endpoint, &rule) => result,
         };
-        let lost = result.as_ref().err();
-        match lost {
-            Some((hop, reason)) => {
+        match result {
+            Err((hop, reason)) => {
                 canary.metrics.canary_lost.get_or_create(&Hop { hop }).inc();
                 tracing::warn!(hop, %reason, "the canary did not arrive");
+                lost = lost.saturating_add(1);
             }
-            None if was_lost => tracing::info!("the canary arrives again"),
-            None => {}
+            Ok(()) => {
+                if lost > 0 {
+                    tracing::info!("the canary arrives again");
+                }
+                lost = 0;
+            }
         }
-        was_lost = lost.is_some();
+        canary.shown.set_canaries_lost(lost);
     }
 }
 
@@ -109,6 +120,11 @@ impl Canary {
             return Err(("journal", fault));
         }
         self.passed("journal", &mut start);
+        // From here a message would go on; none is made of a canary, so what would carry it is asked.
+        if let Some(reason) = self.beats.stuck(self.clock.now()).into_iter().next() {
+            return Err(("delivery", reason));
+        }
+        self.passed("delivery", &mut start);
         Ok(())
     }
 

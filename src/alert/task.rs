@@ -60,6 +60,8 @@ pub struct Setup {
     pub rules: Vec<Rule>,
     /// `[node]`
     pub node: Node,
+    /// Whether alerts of other hosts in the database are told too.
+    pub all_hosts: bool,
     /// Where the journal is: `journal/` in the data folder.
     pub files: Arc<dyn Files>,
     /// The data folder.
@@ -179,6 +181,7 @@ impl Alerting {
                 rules: handle.rules.values().cloned().collect(),
                 interval: setup.alerts.evaluation_interval,
                 node: setup.node.clone(),
+                all_hosts: setup.all_hosts,
                 keeper: handle.keeper.clone(),
                 inbox: setup.inbox,
                 questdb: setup.questdb,
@@ -196,6 +199,8 @@ impl Alerting {
             queue: setup.queue.clone(),
             questdb,
             keeper: handle.keeper.clone(),
+            beats: handle.beats.clone(),
+            shown: handle.shown.clone(),
             node: setup.node.clone(),
             clock: setup.clock.clone(),
             metrics: setup.metrics.clone(),

@@ -48,6 +48,7 @@ pub(super) async fn open(shared: &Shared, parts: Parts) -> anyhow::Result<Alerti
         alerts: config.alerts.clone(),
         rules: parts.rules,
         node: config.node.clone(),
+        all_hosts: config.alerts.all_hosts.unwrap_or(config.questdb.mode == Mode::Managed),
         files: Arc::new(RealFiles),
         data_dir: config.data_dir.clone(),
         channels: parts.channels.into_iter().map(transport).collect(),

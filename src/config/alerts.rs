@@ -22,6 +22,9 @@ pub struct Alerts {
     pub evaluation_interval: Duration,
     /// How long Grafana may be away or not evaluating before periscope sends itself.
     pub takeover_after: Duration,
+    /// Whether alerts of other hosts in the same database are periscope's too; `None`: with a database
+    /// of its own, where there are no others.
+    pub all_hosts: Option<bool>,
     /// `[[alerts.rule]]`, as written: changes of shipped rules, and rules of the user's own.
     pub rules: Vec<toml::Table>,
     /// `[[alerts.mute]]`
@@ -33,6 +36,7 @@ impl Default for Alerts {
         Self {
             evaluation_interval: defaults::EVALUATION_INTERVAL,
             takeover_after: defaults::TAKEOVER_AFTER,
+            all_hosts: None,
             rules: Vec::new(),
             mutes: Vec::new(),
         }
@@ -100,6 +104,7 @@ pub(super) fn alerts(mut section: Section<'_>, problems: &mut Problems) -> Writt
         section.refuse("evaluation_interval", "is no multiple of 10s", hint, problems);
     }
     let takeover_after = section.duration("takeover_after", TAKEOVERS, problems);
+    let all_hosts = section.choice("hosts", &[("own", false), ("all", true)], problems);
     let mut rules = Vec::new();
     let mut places = Vec::new();
     for rule in section.sections("rule", problems) {
@@ -112,6 +117,7 @@ pub(super) fn alerts(mut section: Section<'_>, problems: &mut Problems) -> Writt
     let alerts = Alerts {
         evaluation_interval: interval.unwrap_or(defaults::EVALUATION_INTERVAL),
         takeover_after: takeover_after.unwrap_or(defaults::TAKEOVER_AFTER),
+        all_hosts,
         rules,
         mutes,
     };

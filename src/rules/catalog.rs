@@ -138,6 +138,7 @@ pub(super) mod tests {
             ("disk_low", Critical, 2e9, 10),
             ("grafana_down", Warning, 30.0, 0),
             ("channel_failing", Critical, 2.0, 0),
+            ("canary_lost", Warning, 1.0, 0),
         ];
         let rules = shipped().unwrap_or_else(|problems| panic!("{problems}"));
         let found: Vec<_> = rules

@@ -89,6 +89,8 @@ words! {
         GrafanaDown = "grafana_down",
         /// Deliveries that failed in a row; labels `channel`, `host`, `env`.
         ChannelFailing = "channel_failing",
+        /// Canaries in a row that did not arrive; labels `host`, `env`.
+        CanaryLost = "canary_lost",
     }
 }
 
@@ -96,7 +98,7 @@ impl Signal {
     /// Returns the labels of its readings.
     pub const fn labels(self) -> &'static [&'static str] {
         match self {
-            Self::QuestdbDown | Self::GrafanaDown => &["env", "host"],
+            Self::QuestdbDown | Self::GrafanaDown | Self::CanaryLost => &["env", "host"],
             Self::ChannelFailing => &["env", "host", "channel"],
         }
     }
@@ -159,6 +161,8 @@ pub struct Rule {
     pub level: Level,
     /// Whether its firing explains alerts below it that carry the same labels.
     pub explains: bool,
+    /// Ids of the rules that it is but a consequence of, for the same labels.
+    pub follows: Vec<String>,
     /// What is measured.
     pub condition: Condition,
     /// What the value measures.

@@ -63,6 +63,7 @@ fn shared(fields: &mut Fields<'_>, id: Option<&str>) -> Option<Shared> {
     let on_no_data = fields.word("no_data", Absence::from_word, &words_of(Absence::ALL));
     let on_error = fields.word("on_error", Absence::from_word, &words_of(Absence::ALL));
     let explains = fields.boolean("explains").unwrap_or(false);
+    let follows = fields.optional_texts("follows");
     let interval = fields.duration("interval").unwrap_or(Duration::from_secs(10));
     let keep_firing = fields.duration("keep_firing").unwrap_or(Duration::ZERO);
     let summary = fields.template("summary");
@@ -87,6 +88,7 @@ fn shared(fields: &mut Fields<'_>, id: Option<&str>) -> Option<Shared> {
             category: category.unwrap_or_else(|| default_category(&condition)),
             level: level.unwrap_or(Level::Symbol),
             explains,
+            follows,
             condition,
             unit: unit.unwrap_or(Unit::Number),
             limit: Limit { comparison: Comparison::Above, threshold: 0.0 },

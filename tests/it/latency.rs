@@ -25,7 +25,7 @@ const ALLOWED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } el
 /// faults are of one rule.
 const ROUNDS: usize = 3;
 /// Instances at a time.
-const LANES: u64 = 4;
+const LANES: u64 = 9;
 
 fn config(telegram: &Telegram, questdb: &QuestDb, lane: u64) -> String {
     format!(
@@ -163,7 +163,7 @@ impl Lane {
 /// and two seconds at most.
 #[tokio::test]
 async fn every_kind_of_fault_is_told_apart_and_in_time() {
-    let runs = scaled("instances with three rounds", 0, 5);
+    let runs = scaled("instances of each lane, with three rounds", 0, 2);
     let questdb = QuestDb::start(VERSIONS[0]).await;
     let mut all: BTreeMap<Trouble, Vec<Duration>> = BTreeMap::new();
     let lanes = (0..if runs == 0 { 1 } else { LANES }).map(|lane| {

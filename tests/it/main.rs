@@ -20,6 +20,7 @@ mod browser;
 mod channels;
 mod cli;
 mod dashboards;
+mod deliveries;
 mod delivery;
 mod durable;
 mod grafana_child;

@@ -75,6 +75,8 @@ pub struct Known<'a> {
     pub grafana_away: Option<Duration>,
     /// Channels of the configuration.
     pub channels: &'a [&'static str],
+    /// Canaries in a row that did not arrive.
+    pub canaries_lost: u32,
 }
 
 /// Returns the readings of `signal`.
@@ -93,6 +95,7 @@ pub fn outcome(signal: Signal, known: &Known<'_>, book: &Book) -> Outcome {
         Signal::GrafanaDown => {
             known.grafana_away.map_or_else(Vec::new, |away| one(away.as_secs_f64()))
         }
+        Signal::CanaryLost => one(f64::from(known.canaries_lost)),
         Signal::ChannelFailing => {
             let failures =
                 |name: &str| book.channels.get(name).map_or(0, |channel| channel.failures);
@@ -126,7 +129,8 @@ mod tests {
 
     fn known(database: Database) -> Known<'static> {
         let channels: &[&'static str] = &["telegram", "webhook"];
-        Known { host: "h", env: "dev", database, grafana_away: None, channels }
+        let (grafana_away, canaries_lost) = (None, 0);
+        Known { host: "h", env: "dev", database, grafana_away, channels, canaries_lost }
     }
 
     #[test]
@@ -170,7 +174,8 @@ mod tests {
         let known = known(Database::default());
         assert_eq!(values(Signal::ChannelFailing, &known, &book), [0.0, 3.0]);
         assert!(values(Signal::GrafanaDown, &known, &book).is_empty());
-        let known = Known { grafana_away: Some(Duration::from_secs(7)), ..known };
+        let known = Known { grafana_away: Some(Duration::from_secs(7)), canaries_lost: 2, ..known };
         assert_eq!(values(Signal::GrafanaDown, &known, &book), [7.0]);
+        assert_eq!(values(Signal::CanaryLost, &known, &book), [2.0]);
     }
 }

@@ -35,6 +35,9 @@ pub struct Setup {
     pub interval: Duration,
     /// Labels of periscope's own alerts, and tags of the history.
     pub node: Node,
+    /// Whether series of other hosts are judged too: several periscopes may share a database, and each
+    /// tells of its own daemons.
+    pub all_hosts: bool,
     /// The book.
     pub keeper: Keeper,
     /// Where rows come in.
@@ -68,6 +71,7 @@ struct Figures {
     errors: BTreeMap<String, String>,
     problems: Vec<String>,
     grafana_away: Option<Duration>,
+    canaries_lost: u32,
 }
 
 impl Shown {
@@ -83,6 +87,11 @@ impl Shown {
     /// Returns what is wrong with the evaluation.
     pub fn problems(&self) -> Vec<String> {
         self.with(|figures| figures.problems.clone())
+    }
+
+    /// Says how many canaries in a row did not arrive.
+    pub fn set_canaries_lost(&self, lost: u32) {
+        self.with(|figures| figures.canaries_lost = lost);
     }
 
     /// Says for how long Grafana has been away; `None`: there is none.
@@ -203,9 +212,12 @@ impl Engine {
     /// program is ending.
     async fn judge(
         &self,
-        outcomes: Vec<(usize, Outcome)>,
+        mut outcomes: Vec<(usize, Outcome)>,
         now: Timestamp,
     ) -> Option<(Evaluated, Vec<String>)> {
+        if !self.setup.all_hosts {
+            outcomes.iter_mut().for_each(|(_, outcome)| keep_host(outcome, &self.setup.node.host));
+        }
         let rules = Arc::clone(&self.setup.rules);
         let decide = move |book: &Book| judge(book, &rules, &outcomes, now);
         let (evaluated, path, failed) = self.setup.keeper.change(decide).await?;
@@ -243,6 +255,7 @@ impl Engine {
             env: &self.setup.node.env,
             database: self.database,
             grafana_away: self.shown.with(|figures| figures.grafana_away),
+            canaries_lost: self.shown.with(|figures| figures.canaries_lost),
             channels: &self.setup.channels,
         };
         let book = self.setup.keeper.book();
@@ -263,6 +276,13 @@ impl Engine {
             }
         });
         (outcomes.collect(), is_asked)
+    }
+}
+
+/// Leaves only series of `host`, and those that name none.
+fn keep_host(outcome: &mut Outcome, host: &str) {
+    if let Outcome::Samples { samples, .. } = outcome {
+        samples.retain(|sample| sample.labels.get("host").is_none_or(|name| name == host));
     }
 }
 
@@ -298,4 +318,29 @@ fn judge(
     }
     let changes = std::mem::take(&mut all.changes);
     (changes, (all, book.sender.path(), failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::rule::Labels;
+
+    /// Two periscopes on one database told of each other's daemons.
+    #[test]
+    fn series_of_other_hosts_are_left_to_them() {
+        let series = |labels: &[(&str, &str)]| Sample {
+            labels: labels
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect::<Labels>(),
+            value: 1.0,
+        };
+        let (mine, other) = (series(&[("host", "a")]), series(&[("host", "b")]));
+        let none = series(&[("strategy", "ema")]);
+        let samples = vec![mine.clone(), other, none.clone()];
+        let mut outcome = Outcome::Samples { samples, via: Via::Database, others: Others::None };
+        keep_host(&mut outcome, "a");
+        let samples = vec![mine, none];
+        assert_eq!(outcome, Outcome::Samples { samples, via: Via::Database, others: Others::None });
+    }
 }

@@ -35,6 +35,8 @@ pub const REPEAT: Duration = Duration::from_secs(4 * 3_600);
 const FLAPS: usize = 3;
 /// See [`FLAPS`]; also how long it must be steady to be over.
 const FLAP_WINDOW: Duration = Duration::from_secs(600);
+/// How long after its cause an alert counts as the consequence that [`Rule::follows`] says.
+const AFTERMATH: Duration = Duration::from_secs(600);
 /// How long Grafana's word that an alert is over is waited for.
 const GRAFANA_PATIENCE: Duration = Duration::from_secs(3_600);
 
@@ -128,6 +130,7 @@ impl<'a> Plan<'a> {
             let due = alert.series.told.is_none()
                 && self.is_ours(alert.rule)
                 && !causes.contains_key(alert.key)
+                && !self.is_aftermath(alert)
                 && !self.is_muted(alert);
             if due {
                 groups.entry((alert.rule.severity, &alert.rule.id)).or_default().push(*alert);
@@ -147,6 +150,15 @@ impl<'a> Plan<'a> {
         for alerts in groups.values().rev() {
             self.fire(alerts, firing, causes, false);
         }
+    }
+
+    /// Whether people know what it came of: one of the rules that it follows fires, or has lately.
+    fn is_aftermath(&self, alert: &Firing<'_>) -> bool {
+        self.alerts().filter(|cause| alert.rule.follows.contains(&cause.rule.id)).any(|cause| {
+            let lately = cause.series.over_at.is_some_and(|at| !passed(at, AFTERMATH, self.now));
+            let fires = cause.series.state.firing_since().is_some();
+            cause.series.labels == alert.series.labels && (fires || lately)
+        })
     }
 
     /// Whether a group need not wait any longer: for others that are about to fire, or because it

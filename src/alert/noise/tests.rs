@@ -206,7 +206,7 @@ fn many_different_alerts_at_once_are_one_message_for_each_severity() {
     let messages = world.run(60);
     let told: Vec<_> =
         messages.iter().map(|(_, message)| (message.severity, message.title.as_str())).collect();
-    assert_eq!(told, [(Severity::Critical, "3 alerts fire"), (Severity::Warning, "5 alerts fire")]);
+    assert_eq!(told, [(Severity::Critical, "3 alerts fire"), (Severity::Warning, "4 alerts fire")]);
 }
 
 #[test]
@@ -241,6 +241,27 @@ fn with_the_database_down_a_dead_daemon_is_told_by_itself() {
     world.set("daemon_down", &[daemon("ccxt")], 42.0);
     let messages = world.run(60);
     assert_eq!(messages[0].1.title, "ccxt on h is down");
+}
+
+/// That a daemon was started again is no news beside the end of its outage.
+#[test]
+fn the_restart_that_ends_an_outage_is_not_told_by_itself() {
+    let mut world = World::new();
+    world.set("daemon_unreachable", &[daemon("ccxt")], 42.0);
+    assert_eq!(kinds(&world.run(120)), [(70, Kind::Firing)]);
+    world.set("daemon_restarted", &[daemon("ccxt"), daemon("other")], 1.0);
+    let messages = world.run(30);
+    assert_eq!(messages[0].1.title, "other on h has restarted");
+    world.set("daemon_unreachable", &[daemon("ccxt")], 0.0);
+    world.set("daemon_restarted", &[daemon("ccxt")], 1.0);
+    let messages = world.run(300);
+    let titles: Vec<&str> = messages.iter().map(|(_, message)| message.title.as_str()).collect();
+    assert_eq!(titles, ["ccxt on h does not answer", "other on h has restarted"]);
+    world.bad.clear();
+    assert_eq!(world.run(600), []);
+    // A restart by itself is news.
+    world.set("daemon_restarted", &[daemon("ccxt")], 1.0);
+    assert_eq!(world.run(30)[0].1.title, "ccxt on h has restarted");
 }
 
 #[test]

@@ -214,7 +214,8 @@ fn writer() -> Vec<Panel> {
         .size(8, 8)
         .named(HOST)
         .scale(Scale { base: GREEN, steps: vec![(At::Value(500.0), YELLOW)] })
-        .range(Some(0.0), None),
+        .range(Some(0.0), None)
+        .explains(&["canary_lost"]),
         Panel::new(
             9,
             "writer",

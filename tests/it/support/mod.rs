@@ -4,6 +4,7 @@ pub mod alerting_grafana;
 pub mod daemon;
 pub mod discord;
 pub mod faulty;
+pub mod fleet;
 pub mod gateway;
 pub mod grafana;
 pub mod grafana_api;

@@ -46,10 +46,30 @@ impl Fault {
     }
 }
 
+/// Says which fault the next request to a path meets, if any.
+pub type Chance = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
+
+/// What requests meet: what was said for one after the other, else what chance wants.
+#[derive(Default)]
+struct Faults {
+    said: Vec<(String, Fault)>,
+    chance: Option<Chance>,
+}
+
+impl Faults {
+    fn next(&mut self, path: &str) -> Option<Fault> {
+        let low = path.to_lowercase();
+        match self.said.iter().position(|(part, _)| low.contains(part.as_str())) {
+            Some(index) => Some(self.said.remove(index).1),
+            None => self.chance.as_mut().and_then(|chance| chance(path)),
+        }
+    }
+}
+
 pub struct Site {
     /// `http://127.0.0.1:PORT`
     pub origin: String,
-    faults: Arc<Mutex<Vec<(String, Fault)>>>,
+    faults: Arc<Mutex<Faults>>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -57,7 +77,7 @@ impl Site {
     pub async fn serve(handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let faults: Arc<Mutex<Vec<(String, Fault)>>> = Arc::default();
+        let faults: Arc<Mutex<Faults>> = Arc::default();
         let shared = Arc::clone(&faults);
         let server = spawn_detached(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -79,7 +99,12 @@ impl Site {
     pub fn fail(&self, part: &str, faults: &[Fault]) {
         let part = part.to_lowercase();
         let faults = faults.iter().map(|fault| (part.clone(), fault.clone()));
-        self.faults.lock().unwrap().extend(faults);
+        self.faults.lock().unwrap().said.extend(faults);
+    }
+
+    /// Lets chance decide about every request that [`fail`](Self::fail) says nothing of.
+    pub fn set_chance(&self, chance: Chance) {
+        self.faults.lock().unwrap().chance = Some(chance);
     }
 }
 
@@ -92,17 +117,12 @@ impl Drop for Site {
 async fn answer(
     request: Request<Incoming>,
     handler: Handler,
-    faults: Arc<Mutex<Vec<(String, Fault)>>>,
+    faults: Arc<Mutex<Faults>>,
 ) -> Result<Reply, String> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     let path = parts.uri.path().to_owned();
-    let fault = {
-        let mut faults = faults.lock().unwrap();
-        let low = path.to_lowercase();
-        let found = faults.iter().position(|(part, _)| low.contains(part.as_str()));
-        found.map(|index| faults.remove(index).1)
-    };
+    let fault = faults.lock().unwrap().next(&path);
     let asked = Asked {
         method: parts.method,
         path,
