@@ -170,7 +170,7 @@ pub fn handover(handover: &Handover, open: usize) -> Words {
                 open,
             ],
             advice: Some(
-                "Nothing is missed meanwhile. `periscope doctor` says what mends Grafana."
+                "Nothing is missed meanwhile. `periscope status` says what is wrong with Grafana."
                     .to_owned(),
             ),
         },

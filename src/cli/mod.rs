@@ -250,6 +250,26 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Alerts and panels told people to run `doctor`, which there was none of.
+    #[test]
+    fn every_command_that_people_are_told_to_run_exists() {
+        let panels = crate::grafana::dashboards::render(&|_, _| None);
+        let mut texts: Vec<String> = panels.into_iter().map(|(_, text)| text).collect();
+        texts.push(crate::base::embed::asset_text("alerts.toml").unwrap());
+        texts.push(include_str!("../../assets/periscope.toml").to_owned());
+        texts.push(include_str!("../../README.md").to_owned());
+        let told = regex::Regex::new("(?:`|[Rr]un )periscope ([a-z]+)").unwrap();
+        let commands = Cli::command();
+        let mut found = 0;
+        for text in &texts {
+            for name in told.captures_iter(text).map(|found| found[1].to_owned()) {
+                assert!(commands.find_subcommand(&name).is_some(), "periscope {name}");
+                found += 1;
+            }
+        }
+        assert!(found > 40, "only {found} commands are looked at");
+    }
+
     #[test]
     fn help_lists_every_exit_code() {
         let help = Cli::command().render_long_help().to_string();

@@ -29,7 +29,7 @@ const LANES: u64 = 9;
 
 fn config(telegram: &Telegram, questdb: &QuestDb, lane: u64) -> String {
     format!(
-        "[node]\nhost = \"lane-{lane}\"\n{}[collect]\ninterval = \"500ms\"\n[writer]\nflush_interval = \"200ms\"\n[alerts]\n\
+        "[node]\nhost = \"lane-{lane}\"\n{}[collect]\ninterval = \"500ms\"\n[alerts]\n\
          [[alerts.rule]]\nid = \"daemon_unreachable\"\nfor = \"10s\"\n\
          [[alerts.rule]]\nid = \"event_loop_blocked\"\nfor = \"10s\"\nkeep_firing = \"0s\"\n\
          [[alerts.rule]]\nid = \"daemon_error_ratio\"\nfor = \"10s\"\nkeep_firing = \"0s\"\n\

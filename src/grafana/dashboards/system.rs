@@ -78,7 +78,7 @@ fn parts() -> Vec<Panel> {
             About {
                 what: "State of periscope's parts and children at the end of the range.",
                 healthy: "ok, or off for what is switched off.",
-                act: "Run periscope doctor: it names the cause and the command that mends it.",
+                act: "Run periscope status: it names the cause.",
             },
             vec![series(status)],
         )
@@ -97,7 +97,7 @@ fn parts() -> Vec<Panel> {
                        periscope did not run or the database could not be reached for longer than \
                        the queue holds.",
                 healthy: "Green.",
-                act: "Run periscope doctor; the log names every change.",
+                act: "Run periscope status; the log names every change.",
             },
             vec![SOURCE.lines(BY_PART, "min(state)", worst, "")],
         )
@@ -280,7 +280,7 @@ fn database() -> Vec<Panel> {
             About {
                 what: "Transactions that the database accepted and does not show yet.",
                 healthy: "0 to a few.",
-                act: "A rising line is a suspended table: periscope doctor names it; it answers \
+                act: "A rising line is a suspended table: periscope status names it; it answers \
                       writes with success while it shows nothing new.",
             },
             vec![SOURCE.lines(BY_HOST, "max(lag_txn)", WAL_LAG, "component = 'questdb'")],
