@@ -23,6 +23,7 @@ use crate::rules::catalog;
 use crate::rules::condition::{Aggregate, Condition, Literal, Match, Measure};
 use crate::rules::rule::Rule;
 use crate::store::queue::RowQueue;
+use crate::store::read::Session;
 
 /// Time between two canaries.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -107,7 +108,7 @@ impl Canary {
         self.passed("disk", &mut start);
         self.visible(endpoint, rule, at).await?;
         self.passed("database", &mut start);
-        match read::ask(endpoint, rule).await {
+        match read::ask(&mut Session::new(endpoint), rule).await {
             Some(Asked::Samples(samples)) if self.is_among(&samples) => {}
             other => return Err(("rule", format!("its rule does not see it: {other:?}"))),
         }
@@ -132,7 +133,7 @@ impl Canary {
     async fn visible(&self, endpoint: &Endpoint, rule: &Rule, at: Timestamp) -> Result<(), Lost> {
         let start = Instant::now();
         loop {
-            let asked = read::ask(endpoint, rule).await;
+            let asked = read::ask(&mut Session::new(endpoint), rule).await;
             if let Some(Asked::Samples(samples)) = &asked {
                 let age = self.clock.now().since(at).as_secs_f64();
                 // An older one would be older by a minute.

@@ -46,6 +46,9 @@ pub(super) async fn exec(program: &Program, limits: Limits) -> Result<Document, 
     Err(Failure::new(FailureReason::Timeout, words))
 }
 
+/// Time for what a program has said last to be read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 fn start(program: &Program) -> Result<Child, Failure> {
     let mut command = Command::new(&program.path);
     command.args(&program.arguments).env_clear();
@@ -110,7 +113,12 @@ async fn run(child: &mut Child, program: &Program, limit: usize) -> Result<Docum
     };
     let status = status.map_err(|error| Failure::new(FailureReason::Broken, error.to_string()))?;
     if !status.success() {
-        let said = String::from_utf8_lossy(&said.unwrap_or_default()).trim().to_owned();
+        let said = match said {
+            Some(said) => said,
+            // It has ended before its last words were read.
+            None => tokio::time::timeout(LAST_WORDS, complaint).await.unwrap_or_default(),
+        };
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
         let said = text::clean(&said, text::ERROR_BYTES);
         let words = format!("{} ended with {status}: {said}", program.path.display());
         return Err(Failure::new(FailureReason::ExitStatus, words.trim_end_matches(": ")));
@@ -179,6 +187,14 @@ mod tests {
         let missing = Program { path: "/nowhere/bot-status".into(), arguments: Vec::new() };
         let failure = exec(&missing, LIMITS).await.unwrap_err();
         assert_eq!(failure.reason, FailureReason::Missing, "{failure}");
+    }
+
+    /// What a program said just before its end was lost when the end was seen first.
+    #[tokio::test]
+    async fn the_last_words_of_a_program_are_not_lost() {
+        let script = "(sleep 0.1; echo no configuration >&2) & exit 3";
+        let failure = exec(&shell(script), LIMITS).await.unwrap_err();
+        assert!(failure.words.contains("no configuration"), "{failure}");
     }
 
     /// A program that does not end, and what it has started, are ended with the poll.

@@ -46,16 +46,62 @@ pub enum ReadError {
 /// # Errors
 /// See [`ReadError`]. A statement that changes something is refused by the server.
 pub async fn query(endpoint: &Endpoint, sql: &str, limit: Duration) -> Result<Answer, ReadError> {
-    let pg = &endpoint.pg;
-    tokio::time::timeout(limit, ask(endpoint, sql))
-        .await
-        .unwrap_or_else(|_elapsed| Err(ReadError::Timeout { pg: pg.clone(), limit }))
+    Session::new(endpoint).query(sql, limit).await
 }
 
-async fn ask(endpoint: &Endpoint, sql: &str) -> Result<Answer, ReadError> {
-    let connection = connect(endpoint).await?;
-    let messages = connection.client().simple_query(sql).await;
-    Ok(collect(messages.map_err(|error| ReadError::Statement(words(&error)))?))
+/// Several statements over one connection, which is made when it is needed and left when it fails.
+///
+/// Not for long: the server reads tables over a connection as they were when it first did.
+pub struct Session<'a> {
+    endpoint: &'a Endpoint,
+    connection: Option<Connection>,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("pg", &self.endpoint.pg).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Makes one; nothing is connected yet.
+    pub const fn new(endpoint: &'a Endpoint) -> Self {
+        Self { endpoint, connection: None }
+    }
+
+    /// Runs `sql` and returns its rows, all within `limit`.
+    ///
+    /// # Errors
+    /// As of [`query`].
+    pub async fn query(&mut self, sql: &str, limit: Duration) -> Result<Answer, ReadError> {
+        // Taken out: a statement that is given up is given up with its connection.
+        let connection = self.connection.take();
+        let asking = async {
+            let connection = match connection {
+                Some(connection) => connection,
+                None => connect(self.endpoint).await?,
+            };
+            let messages = connection.client().simple_query(sql).await;
+            Ok((connection, messages))
+        };
+        let pg = &self.endpoint.pg;
+        let (connection, messages) = tokio::time::timeout(limit, asking)
+            .await
+            .unwrap_or_else(|_elapsed| Err(ReadError::Timeout { pg: pg.clone(), limit }))?;
+        match messages {
+            Ok(messages) => {
+                self.connection = Some(connection);
+                Ok(collect(messages))
+            }
+            Err(error) if error.is_closed() => {
+                Err(ReadError::Connect { pg: pg.clone(), reason: words(&error) })
+            }
+            Err(error) => {
+                self.connection = Some(connection);
+                Err(ReadError::Statement(words(&error)))
+            }
+        }
+    }
 }
 
 /// A connection that is cut when it is dropped: the server then stops working for it, which a

@@ -6,12 +6,11 @@ use super::super::book::Via;
 use super::evaluate::{Others, Outcome};
 use super::memory::Memory;
 use crate::base::time::Timestamp;
-use crate::model::server::Endpoint;
 use crate::rules::condition::Condition;
 use crate::rules::rule::{Labels, Rule};
 use crate::rules::sql;
 use crate::rules::window::Sample;
-use crate::store::read::{self, Answer, ReadError};
+use crate::store::read::{Answer, ReadError, Session};
 
 /// Time limit of one query.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(5);
@@ -28,9 +27,9 @@ pub enum Asked {
 }
 
 /// Asks the database for `rule`; `None` when it is not the one to ask.
-pub async fn ask(endpoint: &Endpoint, rule: &Rule) -> Option<Asked> {
+pub async fn ask(session: &mut Session<'_>, rule: &Rule) -> Option<Asked> {
     let statement = sql::query(&rule.condition)?;
-    Some(match read::query(endpoint, &statement, QUERY_LIMIT).await {
+    Some(match session.query(&statement, QUERY_LIMIT).await {
         Ok(answer) => match samples(&answer) {
             Ok(samples) => Asked::Samples(samples),
             Err(reason) => Asked::Refused(reason),

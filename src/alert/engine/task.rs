@@ -22,6 +22,7 @@ use crate::rules::condition::Condition;
 use crate::rules::rule::Rule;
 use crate::rules::window::Sample;
 use crate::store::queue::RowQueue;
+use crate::store::read::Session;
 use crate::store::stats::Stats;
 
 /// Age of the oldest row not yet in the database at which its answers are too old to be judged.
@@ -191,6 +192,7 @@ impl Engine {
         let lags = self.setup.stats.spool().oldest_age_seconds > LAG_LIMIT;
         let Some(endpoint) = state.ready().filter(|_| rested && !lags) else { return Vec::new() };
         let now = self.setup.clock.now();
+        let mut session = Session::new(endpoint);
         let mut found = Vec::new();
         for (place, rule) in self.setup.rules.iter().enumerate() {
             let is_meant =
@@ -199,7 +201,7 @@ impl Engine {
                 continue;
             }
             self.asked = Some(Instant::now());
-            match read::ask(endpoint, rule).await {
+            match read::ask(&mut session, rule).await {
                 Some(Asked::Samples(samples)) => found.push((place, samples)),
                 // The next evaluation says what is wrong.
                 Some(Asked::Refused(_) | Asked::Away(_)) | None => break,
@@ -232,14 +234,14 @@ impl Engine {
     /// Reads every rule, in their order; also says whether the database answered all along.
     async fn outcomes(&mut self, now: Timestamp) -> (Vec<Outcome>, bool) {
         let state = self.setup.questdb.borrow().clone();
-        let endpoint = state.ready().cloned();
+        let mut session = state.ready().map(Session::new);
         let lags = self.setup.stats.spool().oldest_age_seconds > LAG_LIMIT;
         let mut away = None;
         let mut read = Vec::with_capacity(self.setup.rules.len());
         for rule in self.setup.rules.iter() {
             let by_rows = matches!(rule.condition, Condition::Rows(_));
-            let asked = match (&endpoint, &away) {
-                (Some(endpoint), None) if !(lags && by_rows) => read::ask(endpoint, rule).await,
+            let asked = match (&mut session, &away) {
+                (Some(session), None) if !(lags && by_rows) => read::ask(session, rule).await,
                 (_, Some(reason)) => Some(Asked::Away(String::clone(reason))),
                 (Some(_) | None, None) => None,
             };
@@ -259,7 +261,7 @@ impl Engine {
             channels: &self.setup.channels,
         };
         let book = self.setup.keeper.book();
-        let is_asked = endpoint.is_some() && away.is_none() && !lags;
+        let is_asked = session.is_some() && away.is_none() && !lags;
         self.near.clear();
         for (place, (rule, asked)) in self.setup.rules.iter().zip(&mut read).enumerate() {
             let Some(Asked::Samples(samples)) = asked else { continue };
