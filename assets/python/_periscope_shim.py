@@ -11,6 +11,8 @@ Environment, set by `periscope run`:
                     script itself, `*` is any module; method is get_status unless said otherwise
   PERISCOPE_NAME    name of the daemon
   PERISCOPE_SOCKET  folder for the socket NAME-PID.sock, ending in `/`; or the path of the socket
+  PERISCOPE_LISTEN  address and port on loopback, 127.0.0.1:9200, beside the socket or instead of it:
+                    for a daemon whose file system periscope does not share
   PERISCOPE_DEBUG   1: says on stderr what it does
 """
 
@@ -44,7 +46,7 @@ _targets = []  # of _Target
 _instances = []  # of _Instance
 _loops = []  # weak references to event loops seen
 _ping = None  # the _Ping on its way through an event loop
-_server = None  # (listening socket, path)
+_server = None  # [(listening socket, path of its file or None)]
 _build_class = builtins.__build_class__
 
 
@@ -247,6 +249,8 @@ def _look_at(module):
 
 def install():
     """Hooks the targets of this process. Called once, before the program's first line."""
+    if _targets:
+        return  # by both ways: the folder on PYTHONPATH and the virtual environment's .pth file
     text = os.environ.get("PERISCOPE_TARGET", "")
     _targets.extend(_Target(part) for part in text.split(",") if part.strip())
     if not _targets:
@@ -260,12 +264,12 @@ def _after_fork():
     """A forked child starts empty: it gets a socket of its own when it makes an instance."""
     global _lock, _server, _ping
     _lock = _thread.RLock()  # the parent's server thread may have held the old one
-    listener, _server, _ping = _server, None, None
+    listeners, _server, _ping = _server, None, None
     del _instances[:]
     del _loops[:]
-    if listener is not None:
+    for listener, _ in listeners or ():
         try:
-            listener[0].close()  # else a dead parent would look alive through the child
+            listener.close()  # else a dead parent would look alive through the child
         except BaseException:
             pass
 
@@ -302,9 +306,21 @@ def _born(obj, target):
                 return
             _instances.append(_Instance(obj, target))
         _remember_loop()
+        if target.adapter:
+            _attach(obj, target)
         _serve()
     except BaseException as error:
         _debug("instance: %r" % (error,))
+
+
+def _attach(obj, target):
+    """Lets the adapter see the object at its birth: some of them count from there on."""
+    try:
+        attach = getattr(_adapter(target.adapter), "attach", None)
+        if attach is not None:
+            attach(obj)
+    except BaseException as error:  # its status says the same when it is asked for
+        _debug("adapter %s: %r" % (target.adapter, error))
 
 
 def _remember_loop():
@@ -399,7 +415,7 @@ def _lag(deadline):
 
 def _status(obj, target, deadline):
     if target.adapter:
-        return _adapter(target.adapter).status(obj)
+        return _adapted(obj, target.adapter, deadline)
     for attempt in (1, 2, 3):
         try:
             status = getattr(obj, target.method)()
@@ -409,13 +425,26 @@ def _status(obj, target, deadline):
             if attempt == 3 or "during iteration" not in str(error):
                 raise
     if hasattr(status, "__await__"):
-        status = _await(status, target.method, deadline)
+        status = _await(status, target.method, deadline, _running_loop())
     return status
 
 
-def _await(awaitable, method, deadline):
-    """Runs `async def get_status` on the daemon's own loop."""
-    loop = _running_loop()
+def _adapted(obj, name, deadline):
+    """The adapter's document. One with a `loop` is a coroutine for that loop, and for nothing else:
+    while it does not run, the adapter tells what is safe to tell."""
+    adapter = _adapter(name)
+    find_loop = getattr(adapter, "loop", None)
+    if find_loop is None:
+        return adapter.status(obj)
+    loop = find_loop(obj)
+    if loop is None or not loop.is_running():
+        return adapter.plain(obj)
+    _add_loop(loop)
+    return _await(adapter.status(obj), "@" + name, deadline, loop)
+
+
+def _await(awaitable, method, deadline, loop):
+    """Runs an awaitable on the daemon's own loop."""
     if loop is None:
         close = getattr(awaitable, "close", None)
         if close is not None:
@@ -438,6 +467,7 @@ def _await(awaitable, method, deadline):
 
 
 def _adapter(name):
+    name = name.replace("-", "_")
     module = sys.modules.get("_periscope_" + name)
     if module is None:
         folder = os.path.dirname(os.path.abspath(__file__))
@@ -476,12 +506,12 @@ def _sample(instance, deadline):
         if not instance.answered and time.monotonic() - instance.born < BIRTH_SECONDS:
             if isinstance(error, AttributeError):
                 return None
-        answer["error"] = _words(error)
+        answer["error"] = words(error)
     answer["call_ms"] = round((time.perf_counter() - before) * 1e3, 3)
     return answer
 
 
-def _words(error):
+def words(error):
     try:
         return _text("%s: %s" % (type(error).__name__, error))
     except BaseException:  # its __str__ fails too
@@ -505,8 +535,8 @@ def _document(limit):
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "python": "%d.%d.%d" % sys.version_info[:3],
-        "process_started": _iso(_started),
-        "sampled_at": _iso(time.time()),
+        "process_started": iso(_started),
+        "sampled_at": iso(time.time()),
         "event_loop_lag_ms": lag,
         "threads": len(sys._current_frames()) - 1,
         "instances": [sample for sample in samples if sample is not None],
@@ -521,9 +551,13 @@ def _name():
     return name.replace("/", "_").replace("\0", "_")
 
 
-def _iso(seconds):
+def iso(seconds):
+    """Returns seconds since 1970 as text."""
     whole = int(seconds)
-    micros = int((seconds - whole) * 1e6)
+    return iso_parts(whole, int((seconds - whole) * 1e6))
+
+
+def iso_parts(whole, micros):
     return "%s.%06d+00:00" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)), micros)
 
 
@@ -579,7 +613,7 @@ class _Cleaner:
         if self._is(value, "datetime", "timedelta"):
             return value.total_seconds()
         if isinstance(value, BaseException):
-            return _words(value)
+            return words(value)
         if isinstance(value, (bytes, bytearray)):
             return _text(bytes(value[:MAX_TEXT]).decode("utf-8", "replace"))
         fields = getattr(type(value), "__dataclass_fields__", None)
@@ -612,37 +646,74 @@ class _Cleaner:
 
 
 def _serve():
-    """Opens the socket; once, when the first instance is born."""
+    """Opens socket and port; once, when the first instance is born."""
     global _server
     with _lock:
-        if _server is not None:
+        if _server:
             return
-        import atexit
-        import socket
-
-        path = _socket_path()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Linux takes the socket file's mode from here: never open to others, not for a moment,
-            # and without umask(), which would be seen by every thread.
-            os.fchmod(listener.fileno(), 0o600)
-            _remove_socket(path)
-            listener.bind(path)
-            listener.listen(8)
-        except BaseException:
-            listener.close()
-            raise
-        _server = (listener, path)
-        atexit.register(_at_exit, os.getpid(), path)
-        # Not threading.Thread: a daemon that counts or joins its threads must not meet this one.
-        _thread.start_new_thread(_accept, (listener,))
-        _debug("answers at %s" % path)
+        _server = []
+        for name, open_listener in (("SOCKET", _open_socket), ("LISTEN", _open_port)):
+            where = os.environ.get("PERISCOPE_" + name, "")
+            if not where:
+                continue
+            try:
+                listener, path = open_listener(where)
+            except BaseException as error:  # the other way may still do
+                _debug("PERISCOPE_%s=%s: %r" % (name, where, error))
+                continue
+            _server.append((listener, path))
+            # Not threading.Thread: a daemon that counts or joins its threads must not meet this one.
+            _thread.start_new_thread(_accept, (listener,))
+            _debug("answers at %s" % where)
 
 
-def _socket_path():
-    path = os.environ.get("PERISCOPE_SOCKET", "")
-    if not path:
-        raise LookupError("PERISCOPE_SOCKET is not set")
+def _open_port(where):
+    """Listens on loopback only: what is told there is told to every user of the machine."""
+    import socket
+
+    host, _, port = where.rpartition(":")
+    host = host.strip("[]")
+    if not _is_loopback(host):
+        raise ValueError("not a loopback address; write 127.0.0.1:PORT")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    return listener, None
+
+
+def _is_loopback(host):
+    parts = host.split(".")
+    return host in ("::1", "localhost") or (
+        len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
+    )
+
+
+def _open_socket(where):
+    import atexit
+    import socket
+
+    path = _socket_path(where)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Linux takes the socket file's mode from here: never open to others, not for a moment,
+        # and without umask(), which would be seen by every thread.
+        os.fchmod(listener.fileno(), 0o600)
+        _remove_socket(path)
+        listener.bind(path)
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    atexit.register(_at_exit, os.getpid(), path)
+    return listener, path
+
+
+def _socket_path(path):
     if path.endswith("/"):
         os.makedirs(path, mode=0o700, exist_ok=True)
         path = os.path.join(path, "%s-%d.sock" % (_name(), os.getpid()))
@@ -678,7 +749,7 @@ def _accept(listener):
         try:
             connection, _ = listener.accept()
         except BaseException:
-            if _server is None or listener.fileno() < 0:
+            if not _server or listener.fileno() < 0:
                 return
             time.sleep(1.0)  # no file descriptors left
             continue
@@ -728,6 +799,9 @@ def _route(connection):
         return "405 Method Not Allowed", {"error": "only GET"}
     if words[1].partition("?")[0] not in ("/", "/status"):
         return "404 Not Found", {"error": "only /status"}
+    if not _is_local(connection, _header(lines[1:], "host")):
+        # A page in a browser of this machine could read it under a name that leads here.
+        return "403 Forbidden", {"error": "ask by the address, not by a name"}
     if _gone(connection):
         return None, None
     return "200 OK", _document(_limit(lines[1:]))
@@ -735,14 +809,27 @@ def _route(connection):
 
 def _limit(headers):
     """Returns how many seconds the answer may take: four fifths of what periscope waits."""
+    try:
+        milliseconds = float(_header(headers, "x-periscope-limit-ms"))
+    except ValueError:
+        return DEFAULT_LIMIT_SECONDS
+    return min(max(milliseconds, 50.0), 10_000.0) * 0.8 / 1e3
+
+
+def _header(headers, wanted):
     for line in headers:
         name, _, value = line.partition(":")
-        if name.strip().lower() == "x-periscope-limit-ms":
-            try:
-                return min(max(float(value), 50.0), 10_000.0) * 0.8 / 1e3
-            except ValueError:
-                break
-    return DEFAULT_LIMIT_SECONDS
+        if name.strip().lower() == wanted:
+            return value.strip()
+    return ""
+
+
+def _is_local(connection, host):
+    """Whether a Host header may be answered; on a unix socket it means nothing."""
+    if isinstance(connection.getsockname(), str):
+        return True
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return not host or _is_loopback(name.strip("[]"))
 
 
 def _gone(connection):

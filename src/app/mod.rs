@@ -260,6 +260,7 @@ fn collector(
         daemons: [shared.config.daemons.clone(), simulated].concat(),
         node: shared.config.node.clone(),
         run_dir: shared.config.data_dir.join("run"),
+        data_dir: shared.config.data_dir.clone(),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
         board: shared.board.clone(),

@@ -75,13 +75,11 @@ fn targets(options: simulate::Options, address: SocketAddr, shared: &Shared) -> 
     simulate::names(options)
         .into_iter()
         .map(|name| Daemon {
-            source: Source::Http {
-                url: format!("http://{address}/{name}/status"),
-                authorization: None,
-            },
+            source: Source::http(format!("http://{address}/{name}/status")),
             name,
             interval,
             timeout: interval / 2,
+            map: None,
         })
         .collect()
 }

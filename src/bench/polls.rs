@@ -79,15 +79,17 @@ async fn ours(
     let (queue, rows) = channel(1_000_000, &metrics);
     let daemons = urls.iter().enumerate().map(|(index, url)| Daemon {
         name: format!("daemon-{index}"),
-        source: Source::Http { url: url.clone(), authorization: None },
+        source: Source::http(url),
         interval: INTERVAL,
         timeout: INTERVAL,
+        map: None,
     });
     let setup = Setup {
         collect: config.collect,
         daemons: daemons.collect(),
         node: config.node.clone(),
         run_dir: folder.join("run"),
+        data_dir: folder.to_owned(),
         board: Board::new(clock.clone()),
         client: Client::new()?,
         metrics,

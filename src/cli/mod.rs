@@ -4,6 +4,7 @@
 mod alerts;
 mod bench;
 mod check;
+mod compose;
 mod credentials;
 mod daemon;
 mod dashboards;
@@ -17,6 +18,7 @@ mod query;
 mod render;
 mod schema;
 mod send;
+mod service;
 mod source;
 mod spool;
 mod status;
@@ -76,6 +78,11 @@ enum Command {
     Dev,
     /// Starts a Python daemon unmodified, with the status shim
     Run(daemon::Arguments),
+    /// Puts the status shim into a virtual environment, or takes it out
+    Shim {
+        #[command(subcommand)]
+        command: daemon::ShimCommand,
+    },
     /// Checks the configuration and prints every problem
     Check,
     /// Shows components and daemons of the running instance
@@ -126,6 +133,13 @@ enum Command {
     Bench(bench::Arguments),
     /// Prints the tables as SQL or as a reference
     Schema(schema::Arguments),
+    /// Runs periscope as a service of systemd
+    Service {
+        #[command(subcommand)]
+        command: service::Command,
+    },
+    /// Prints a Compose file: QuestDB, Grafana and periscope in containers
+    Compose,
     /// Shows users and passwords of the servers that periscope runs
     Credentials,
     /// Runs simulated daemons that speak the real status protocol
@@ -165,6 +179,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Up { remote } => up::up(&global, remote),
         Command::Dev => up::dev(&global),
         Command::Run(arguments) => daemon::run(&global, &arguments),
+        Command::Shim { command } => daemon::shim(&command),
         Command::Check => check::check(&global),
         Command::Status(arguments) => status::status(&global, &arguments),
         Command::Query(arguments) => query::query(&global, &arguments),
@@ -179,6 +194,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Spool { command } => spool::spool(&global, &command),
         Command::Bench(arguments) => bench::bench(&global, &arguments),
         Command::Schema(arguments) => schema::schema(&global, &arguments),
+        Command::Service { command } => service::service(&global, &command),
+        Command::Compose => compose::compose(),
         Command::Credentials => credentials::credentials(&global),
         Command::Simulate(arguments) => up::simulate(&global, &arguments),
         Command::Completions { shell } => {
@@ -228,11 +245,14 @@ impl Global {
     /// Without `--data-dir` and configuration, a data folder of `dev` in the current folder is taken
     /// when an instance runs there: the question is then most likely about it.
     fn config(&self) -> anyhow::Result<Config> {
-        let profile = match (&self.data_dir, std::env::current_dir()) {
+        Ok(self.load(self.profile(), false)?.config)
+    }
+
+    fn profile(&self) -> Profile {
+        match (&self.data_dir, std::env::current_dir()) {
             (None, Ok(here)) if instance::runs(&here.join(".periscope")) => Profile::Dev,
             (None | Some(_), _) => Profile::Up,
-        };
-        Ok(self.load(profile, false)?.config)
+        }
     }
 
     fn verbosity(&self) -> i8 {

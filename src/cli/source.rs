@@ -50,6 +50,7 @@ fn find(config: &Config, name: &str) -> Daemon {
         source: Source::Shim,
         interval: config.collect.interval,
         timeout: Duration::from_secs(5),
+        map: None,
     })
 }
 
@@ -58,7 +59,10 @@ fn shown(probe: &Probe) -> String {
     let document = pretty.unwrap_or_else(|_| probe.document.to_string());
     let mut text = format!("{}: the document\n{document}\n", probe.name);
     if probe.rows.is_empty() {
-        text.push_str("\nno rows: the document has no field of a status\n");
+        text.push_str(
+            "\nno rows: nothing of a status is where it was looked for; `[daemon.map]` or `preset` in \
+             the configuration say where it is\n",
+        );
     }
     for row in &probe.rows {
         text.push('\n');
@@ -72,6 +76,7 @@ fn shown(probe: &Probe) -> String {
         }
     };
     list("null because of their type or value", probe.wrong.join(", "));
+    list("nothing is at these paths of the map", probe.missing.join(", "));
     list("ignored", probe.ignored.join(", "));
     text
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION};
-use hyper::{Request, StatusCode, Uri};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{Method, Request, StatusCode, Uri};
 
 use super::json::{self, Document, Malformed};
 use crate::base::http::{self, Answer, Client, ConnectCause, HttpError, Limits};
 use crate::base::secret::Secret;
+use crate::config::parts::Ask;
 use crate::model::observation::{Failure, FailureReason};
 
 /// A daemon that is polled over HTTP.
@@ -18,6 +19,8 @@ use crate::model::observation::{Failure, FailureReason};
 pub(super) struct Endpoint {
     uri: Uri,
     authorization: Option<HeaderValue>,
+    /// Body of a POST.
+    body: Option<Bytes>,
 }
 
 impl Endpoint {
@@ -25,7 +28,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// Words for the user, without the secret and without the URL's path.
-    pub(super) fn new(url: &str, authorization: Option<&Secret>) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &str,
+        authorization: Option<&Secret>,
+        ask: &Ask,
+    ) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("the URL is invalid: {error}"))?;
         if uri.host().is_none() || !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err("the URL needs http:// or https:// and a host".to_owned());
@@ -39,12 +46,17 @@ impl Endpoint {
                 Some(value)
             }
         };
-        Ok(Self { uri, authorization })
+        Ok(Self { uri, authorization, body: ask.body.clone().map(Bytes::from) })
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::default());
+        let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
         *request.uri_mut() = self.uri.clone();
+        if self.body.is_some() {
+            *request.method_mut() = Method::POST;
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(authorization) = &self.authorization {
@@ -63,6 +75,18 @@ pub(super) async fn http(
     endpoint: &Endpoint,
     limits: Limits,
 ) -> Result<Document, Failure> {
+    sized(client, endpoint, limits).await.map(|(document, _)| document)
+}
+
+/// Polls over HTTP; returns the size of the answer too, bytes.
+///
+/// # Errors
+/// See [`FailureReason`].
+pub(super) async fn sized(
+    client: &Client,
+    endpoint: &Endpoint,
+    limits: Limits,
+) -> Result<(Document, usize), Failure> {
     let started = Instant::now();
     let mut answer = client.send(endpoint.request(), limits).await;
     if matches!(answer, Err(HttpError::Broken { .. })) {
@@ -73,7 +97,8 @@ pub(super) async fn http(
             answer = client.send(endpoint.request(), Limits { time: rest, ..limits }).await;
         }
     }
-    document(&answer.map_err(|error| failure(&error))?)
+    let answer = answer.map_err(|error| failure(&error))?;
+    Ok((document(&answer)?, answer.body.len()))
 }
 
 /// Polls the shim's socket.
@@ -222,7 +247,7 @@ mod tests {
                 spawn_detached(answer_one(stream, answering.clone()));
             }
         });
-        Endpoint::new(&url, None).unwrap()
+        Endpoint::new(&url, None, &Ask::default()).unwrap()
     }
 
     async fn answer_one(mut stream: TcpStream, answering: Answering) -> std::io::Result<()> {
@@ -316,7 +341,11 @@ mod tests {
     async fn nobody_listening_is_refused() {
         let client = Client::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = Endpoint::new(&format!("http://{}/", listener.local_addr().unwrap()), None);
+        let endpoint = Endpoint::new(
+            &format!("http://{}/", listener.local_addr().unwrap()),
+            None,
+            &Ask::default(),
+        );
         drop(listener);
         let failure = http(&client, &endpoint.unwrap(), LIMITS).await.unwrap_err();
         assert_eq!(failure.reason, FailureReason::Refused);
@@ -362,7 +391,7 @@ mod tests {
             }
         });
         let client = Client::new().unwrap();
-        let endpoint = Endpoint::new(&url, None).unwrap();
+        let endpoint = Endpoint::new(&url, None, &Ask::default()).unwrap();
         for _poll in 0..4 {
             http(&client, &endpoint, LIMITS).await.unwrap();
         }
@@ -371,12 +400,16 @@ mod tests {
     #[test]
     fn only_http_urls_with_a_host_and_clean_headers() {
         for url in ["file:///etc/passwd", "ftp://x/", "/status", "http://", "http://a b/"] {
-            assert!(Endpoint::new(url, None).is_err(), "{url}");
+            assert!(Endpoint::new(url, None, &Ask::default()).is_err(), "{url}");
         }
         let secret = Secret::new("Bearer can\nary");
-        let words = Endpoint::new("http://localhost/", Some(&secret)).unwrap_err();
+        let words = Endpoint::new("http://localhost/", Some(&secret), &Ask::default()).unwrap_err();
         assert!(!words.contains("can"), "{words}");
-        let shown = Endpoint::new("http://localhost/", Some(&Secret::new("Bearer canary")));
+        let shown = Endpoint::new(
+            "http://localhost/",
+            Some(&Secret::new("Bearer canary")),
+            &Ask::default(),
+        );
         assert!(!format!("{shown:?}").contains("canary"));
     }
 }

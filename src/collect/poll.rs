@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::Socket;
 use super::exec::{self, Program};
-use super::fetch::{self, Endpoint, SocketEndpoint};
+use super::fetch::{self, SocketEndpoint};
 use super::file::{self, Watched};
 use super::json::Document;
+use super::mapping::Mapper;
+use super::parts::{self, Endpoints};
 use super::process::{self, ProcessWatch};
 use super::record::{Poll, Series, Sink};
 use super::wire::{self, Answer, Names};
@@ -30,6 +32,8 @@ pub(super) struct Pace {
     pub(super) first: Duration,
     /// Time between polls.
     pub(super) interval: Duration,
+    /// Time between polls of a daemon that reports trading results, at most `interval`.
+    pub(super) trading: Duration,
     /// What one poll may cost; its time is below the interval.
     pub(super) limits: Limits,
 }
@@ -47,8 +51,8 @@ impl Pace {
 /// What is asked at every poll.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// A URL; the words say why it cannot be used.
-    Http(Client, Result<Endpoint, String>),
+    /// URLs; the words say why one cannot be used.
+    Http(Client, Result<Endpoints, String>),
     /// HTTP on a unix socket.
     Socket(SocketEndpoint),
     /// A program.
@@ -66,6 +70,8 @@ pub(super) struct PolledDaemon {
     pub(super) asked: Asked,
     /// How often.
     pub(super) pace: Pace,
+    /// How its documents are read.
+    pub(super) mapper: Mapper,
 }
 
 impl Asked {
@@ -82,7 +88,7 @@ impl Asked {
             Self::Http(_, Err(words)) => {
                 Err(Failure::new(FailureReason::Unreachable, words.as_str()))
             }
-            Self::Http(client, Ok(endpoint)) => fetch::http(client, endpoint, limits).await,
+            Self::Http(client, Ok(endpoints)) => parts::http(client, endpoints, limits).await,
             Self::Socket(endpoint) => fetch::socket(endpoint, limits).await,
             Self::Exec(program) => exec::exec(program, limits).await,
             Self::File(watched) => file::file(watched, limits, now).await,
@@ -92,7 +98,7 @@ impl Asked {
 
 /// Polls a daemon until `stop`.
 pub(super) async fn run(daemon: PolledDaemon, sink: Sink, stop: CancellationToken) {
-    let mut series = Series::new(&daemon.name, &sink.metrics);
+    let mut series = Series::new(&daemon.name, &daemon.mapper, &sink.metrics);
     let mut ticks = daemon.pace.ticks();
     loop {
         tokio::select! {
@@ -106,7 +112,8 @@ pub(super) async fn run(daemon: PolledDaemon, sink: Sink, stop: CancellationToke
             document = daemon.asked.document(daemon.pace.limits, sink.now()) => document,
         };
         let poll_ms = document.is_ok().then(|| started.elapsed().as_secs_f64() * 1e3);
-        let (event_loop_lag_ms, process, waits) = (None, None, false);
+        let (document, event_loop_lag_ms) = wire::opened(document);
+        let (process, waits) = (None, false);
         let at = sink.now();
         let poll = Poll { at, document, poll_ms, event_loop_lag_ms, process, waits };
         sink.record(&mut series, poll);
@@ -124,12 +131,20 @@ pub(super) struct ShimDaemon {
     watch: ProcessWatch,
     pid: Option<u32>,
     names: Names,
+    mapper: Mapper,
     series: BTreeMap<Arc<str>, Series>,
 }
 
 impl ShimDaemon {
     /// Makes the loop's state; the directory must know `name`.
-    pub(super) fn new(name: &Arc<str>, run_dir: PathBuf, pace: Pace, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        name: &Arc<str>,
+        run_dir: PathBuf,
+        pace: Pace,
+        mapper: Mapper,
+        metrics: &Metrics,
+    ) -> Self {
+        let own = Series::new(name, &mapper, metrics);
         Self {
             name: Arc::clone(name),
             run_dir,
@@ -138,7 +153,8 @@ impl ShimDaemon {
             watch: ProcessWatch::default(),
             pid: None,
             names: Names::default(),
-            series: BTreeMap::from([(Arc::clone(name), Series::new(name, metrics))]),
+            series: BTreeMap::from([(Arc::clone(name), own)]),
+            mapper,
         }
     }
 
@@ -161,10 +177,13 @@ impl ShimDaemon {
                 }
                 _ = ticks.tick() => {}
             }
-            let socket = sockets.borrow_and_update().clone();
+            let (socket, before) = (sockets.borrow_and_update().clone(), self.pace.interval);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.poll(socket, &sink) => {}
+            }
+            if self.pace.interval != before {
+                ticks = Pace { first: self.pace.interval, ..self.pace }.ticks();
             }
         }
     }
@@ -225,7 +244,7 @@ impl ShimDaemon {
         for (name, instance) in names.iter().zip(answer.instances) {
             let series = self.series.entry(Arc::clone(name)).or_insert_with(|| {
                 sink.directory.expect(name, "shim", self.pace.interval);
-                Series::new(name, &sink.metrics)
+                Series::new(name, &self.mapper, &sink.metrics)
             });
             let document =
                 instance.status.map(|value| Document { value, oddities: oddities.to_vec() });
@@ -237,7 +256,9 @@ impl ShimDaemon {
                 process: process.cloned(),
                 waits: false,
             };
-            sink.record(series, poll);
+            if sink.record(series, poll) {
+                self.pace.interval = self.pace.trading;
+            }
         }
         self.without_instance(&names, process, sink);
     }
@@ -245,12 +266,10 @@ impl ShimDaemon {
     /// Records that series have no instance any more. The daemon itself stays, further instances are
     /// forgotten: a program may make and drop them as it likes.
     fn without_instance(&mut self, names: &[Arc<str>], process: Option<&Process>, sink: &Sink) {
-        let words = "the process runs, but has no object of the target class (any more)";
         let at = sink.now();
         for (name, series) in &mut self.series {
             if !names.contains(name) {
-                let failure = Failure::new(FailureReason::NoInstance, words);
-                let process = process.cloned();
+                let (process, failure) = (process.cloned(), wire::no_instance());
                 sink.record(series, Poll { process, ..Poll::failed(at, failure) });
             }
         }

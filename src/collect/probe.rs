@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::discover;
 use super::fetch;
 use super::json::Document;
-use super::mapping;
+use super::mapping::Mapper;
 use super::rows::{self, Tags};
 use super::task::asked;
 use super::wire;
@@ -29,6 +29,8 @@ pub struct Probe {
     pub rows: Vec<Row>,
     /// Fields that are null in the rows because of their type or value.
     pub wrong: Vec<&'static str>,
+    /// Paths of the daemon's map that lead nowhere.
+    pub missing: Vec<String>,
     /// Fields that are in no row.
     pub ignored: Vec<String>,
 }
@@ -58,10 +60,13 @@ pub async fn probe(
             );
             return Err(Failure::new(FailureReason::Unreachable, words));
         };
-        vec![(daemon.name.clone(), asked.document(limits, clock.now()).await?)]
+        let (document, _lag) = wire::opened(asked.document(limits, clock.now()).await);
+        vec![(daemon.name.clone(), document?)]
     };
     let now = clock.now();
-    Ok(documents.into_iter().map(|(name, document)| read(name, document, node, now)).collect())
+    let mapper = Mapper::new(daemon.map.as_ref());
+    let read = |(name, document)| read(name, document, &mapper, node, now);
+    Ok(documents.into_iter().map(read).collect())
 }
 
 async fn shim(
@@ -92,11 +97,12 @@ async fn shim(
         .collect()
 }
 
-fn read(name: String, document: Document, node: &Node, now: Timestamp) -> Probe {
-    let value = document.value;
-    let ignored = mapping::ignored(&value);
-    let Some(mapped) = mapping::status(&value, now) else {
-        return Probe { name, document: value, rows: Vec::new(), wrong: Vec::new(), ignored };
+fn read(name: String, document: Document, mapper: &Mapper, node: &Node, now: Timestamp) -> Probe {
+    let document = document.value;
+    let ignored = mapper.ignored(&document);
+    let Some(mapped) = mapper.status(&document, now) else {
+        let (rows, wrong, missing) = (Vec::new(), Vec::new(), Vec::new());
+        return Probe { name, document, rows, wrong, missing, ignored };
     };
     let observation = Observation {
         at: now,
@@ -108,5 +114,6 @@ fn read(name: String, document: Document, node: &Node, now: Timestamp) -> Probe 
         restarts: 0,
     };
     let rows = rows::rows(&observation, &Tags::of(node));
-    Probe { name, document: value, rows, wrong: mapped.drift, ignored }
+    let (wrong, missing) = (mapped.drift, mapped.missing);
+    Probe { name, document, rows, wrong, missing, ignored }
 }

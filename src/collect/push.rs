@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fetch;
 use super::json::Document;
-use super::mapping;
+use super::mapping::Mapper;
 use super::record::{Poll, Series, Sink};
 use crate::base::time::Timestamp;
 use crate::config::{self, Source, defaults};
@@ -50,14 +50,16 @@ type Pushers = BTreeMap<Arc<str>, Arc<AsyncMutex<Pusher>>>;
 pub struct Pushes {
     sink: Sink,
     pushers: Arc<Mutex<Pushers>>,
+    /// How the documents of configured daemons are read.
+    mappers: Arc<BTreeMap<String, Mapper>>,
     /// Largest document, bytes.
     limit: usize,
 }
 
 impl Pusher {
-    fn new(name: &Arc<str>, interval: Duration, sink: &Sink) -> Self {
+    fn new(name: &Arc<str>, interval: Duration, mapper: &Mapper, sink: &Sink) -> Self {
         Self {
-            series: Series::new(name, &sink.metrics),
+            series: Series::new(name, mapper, &sink.metrics),
             interval,
             heard: Instant::now(),
             is_known: false,
@@ -87,12 +89,15 @@ impl Pushes {
     /// Lists the configured daemons that push; documents have at most `limit` bytes.
     pub(super) fn new(sink: Sink, daemons: &[config::Daemon], limit: usize) -> Self {
         let mut pushers = Pushers::new();
+        let mut mappers = BTreeMap::new();
         for daemon in daemons.iter().filter(|daemon| daemon.source == Source::Push) {
             let name = Arc::from(daemon.name.as_str());
-            let pusher = Pusher::new(&name, daemon.interval, &sink);
+            let mapper = Mapper::new(daemon.map.as_ref());
+            let pusher = Pusher::new(&name, daemon.interval, &mapper, &sink);
+            mappers.insert(daemon.name.clone(), mapper);
             pushers.insert(name, Arc::new(AsyncMutex::new(pusher)));
         }
-        Self { sink, pushers: Arc::new(Mutex::new(pushers)), limit }
+        Self { sink, pushers: Arc::new(Mutex::new(pushers)), mappers: Arc::new(mappers), limit }
     }
 
     /// Stores a document that daemon `name` has pushed; its rows are on disk when this returns.
@@ -108,7 +113,8 @@ impl Pushes {
             )));
         }
         let now = self.sink.now();
-        let read = tokio::task::spawn_blocking(move || check(&body, now)).await;
+        let mapper = self.mappers.get(name).cloned().unwrap_or_default();
+        let read = tokio::task::spawn_blocking(move || check(&body, &mapper, now)).await;
         let document = read.map_err(|error| {
             tracing::error!(%error, "read a pushed document");
             PushRefusal::Unavailable("reading the document failed, see periscope's log".to_owned())
@@ -159,7 +165,8 @@ impl Pushes {
             ))
         })?;
         tracing::info!(daemon = &*name, "daemon pushes");
-        let pusher = Arc::new(AsyncMutex::new(Pusher::new(&name, interval, &self.sink)));
+        let pusher =
+            Arc::new(AsyncMutex::new(Pusher::new(&name, interval, &Mapper::default(), &self.sink)));
         pushers.insert(name, Arc::clone(&pusher));
         Ok(pusher)
     }
@@ -209,12 +216,11 @@ impl Pushes {
 }
 
 /// Reads a document; only one that is a status is worth a row.
-fn check(body: &[u8], now: Timestamp) -> Result<Document, PushRefusal> {
+fn check(body: &[u8], mapper: &Mapper, now: Timestamp) -> Result<Document, PushRefusal> {
     let document =
         fetch::read(body).map_err(|failure| PushRefusal::Invalid(failure.to_string()))?;
-    if mapping::status(&document.value, now).is_none() {
-        let words = "bad_document: the document has no field of a status";
-        return Err(PushRefusal::Invalid(words.to_owned()));
+    if mapper.status(&document.value, now).is_none() {
+        return Err(PushRefusal::Invalid(format!("bad_document: {}", mapper.no_status())));
     }
     Ok(document)
 }
@@ -265,6 +271,7 @@ mod tests {
             metrics,
             queue,
             tags: Tags::of(&Node { host: "vps-1".into(), env: "dev".into() }),
+            peaks: crate::collect::peaks::Peaks::default(),
         };
         for daemon in daemons {
             sink.directory.expect(&daemon.name.as_str().into(), "push", daemon.interval);
@@ -274,7 +281,13 @@ mod tests {
 
     fn configured(name: &str) -> config::Daemon {
         let interval = Duration::from_secs(10);
-        config::Daemon { name: name.into(), source: Source::Push, interval, timeout: interval }
+        config::Daemon {
+            name: name.into(),
+            source: Source::Push,
+            interval,
+            timeout: interval,
+            map: None,
+        }
     }
 
     fn entries(stream: &RowStream) -> Vec<Entry> {

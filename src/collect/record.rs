@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::directory::Directory;
 use super::json::Document;
-use super::mapping;
+use super::mapping::Mapper;
+use super::peaks::Peaks;
 use super::rows::{self, Tags};
 use super::tracker::Tracker;
 use crate::base::metrics::{Metrics, PollFailure, Target};
@@ -24,12 +25,14 @@ pub(super) struct Sink {
     pub(super) metrics: Metrics,
     pub(super) queue: RowQueue,
     pub(super) tags: Tags,
+    pub(super) peaks: Peaks,
 }
 
 /// One daemon's series of rows.
 #[derive(Debug)]
 pub(super) struct Series {
     name: Arc<str>,
+    mapper: Mapper,
     tracker: Tracker,
     polls: Counter,
 }
@@ -76,9 +79,10 @@ impl Poll {
 
 impl Series {
     /// Starts a series; the directory must know `name`.
-    pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
+    pub(super) fn new(name: &Arc<str>, mapper: &Mapper, metrics: &Metrics) -> Self {
         let polls = metrics.polls.get_or_create(&Target { target: name.to_string() }).clone();
-        Self { name: Arc::clone(name), tracker: Tracker::default(), polls }
+        let (name, mapper) = (Arc::clone(name), mapper.clone());
+        Self { name, mapper, tracker: Tracker::default(), polls }
     }
 }
 
@@ -88,11 +92,12 @@ impl Sink {
         Timestamp::from_micros(self.clock.now().micros())
     }
 
-    /// Turns a poll into an observation and hands it on.
-    pub(super) fn record(&self, series: &mut Series, poll: Poll) {
+    /// Turns a poll into an observation and hands it on; returns whether trading results were in it.
+    pub(super) fn record(&self, series: &mut Series, poll: Poll) -> bool {
         let seen = self.observe(series, poll);
         self.note(&seen);
         self.queue.push(self.rows(&seen));
+        seen.observation.outcome.is_ok_and(|status| !status.trading.is_empty())
     }
 
     /// Shows what was seen in the directory.
@@ -112,7 +117,10 @@ impl Sink {
         }
         let (outcome, document) = match self.status(series, poll.at, poll.document) {
             Ok((status, document)) => (Ok(status), Some(document)),
-            Err(failure) => (Err(failure), None),
+            Err(failure) => {
+                series.tracker.missed();
+                (Err(failure), None)
+            }
         };
         series.polls.inc();
         if let Err(failure) = &outcome {
@@ -137,12 +145,16 @@ impl Sink {
         document: Result<Document, Failure>,
     ) -> Result<(crate::model::status::Status, Arc<Value>), Failure> {
         let Document { value, oddities } = document?;
-        let mut mapped = mapping::status(&value, at).ok_or_else(|| {
-            let words = "the document has no field of a status";
-            Failure::new(FailureReason::BadDocument, words)
-        })?;
-        let changed = series.tracker.status(&mut mapped, at);
-        let drift = mapped.drift.len() + oddities.len() + usize::from(changed);
+        let mut mapped = series
+            .mapper
+            .status(&value, at)
+            .ok_or_else(|| Failure::new(FailureReason::BadDocument, series.mapper.no_status()))?;
+        let change = series.tracker.status(&mut mapped, at);
+        self.peaks.complete(&series.name, &mut mapped.status.trading);
+        if let Some(words) = &change.words {
+            tracing::warn!(daemon = &*series.name, "the daemon's document has changed: {words}");
+        }
+        let drift = mapped.drift.len() + oddities.len() + usize::from(change.is_one);
         if drift > 0 {
             let target = Target { target: series.name.to_string() };
             let count = u64::try_from(drift).unwrap_or(u64::MAX);
@@ -151,7 +163,7 @@ impl Sink {
                 daemon = &*series.name,
                 fields = ?mapped.drift,
                 odd = ?oddities,
-                changed,
+                changed = change.is_one,
                 "document has unexpected fields"
             );
         }

@@ -64,15 +64,18 @@ fn daemon_row(observation: &Observation, tags: &Tags) -> Row {
         .row(&DAEMON_METRICS, observation.at, &observation.daemon)
         .with("reachable", observation.outcome.is_ok())
         .with("restarts", restarts)
-        .with("poll_ms", observation.poll_ms)
-        .with("event_loop_lag_ms", observation.event_loop_lag_ms);
-    let row = match &observation.process {
-        Some(process) => row
-            .with("instance", &process.instance)
-            .with("memory_bytes", process.memory_bytes)
-            .with("cpu_percent", process.cpu_percent),
-        None => row,
-    };
+        .with("poll_ms", observation.poll_ms);
+    // What periscope has measured itself counts for more than what a daemon says of itself.
+    let told = observation.outcome.as_ref().ok();
+    let process = observation.process.as_ref();
+    let memory = process.and_then(|process| process.memory_bytes);
+    let cpu = process.and_then(|process| process.cpu_percent);
+    let lag = observation.event_loop_lag_ms;
+    let row = row
+        .with("instance", process.map(|process| &process.instance))
+        .with("memory_bytes", memory.or_else(|| told?.memory_bytes))
+        .with("cpu_percent", cpu.or_else(|| told?.cpu_percent))
+        .with("event_loop_lag_ms", lag.or_else(|| told?.event_loop_lag_ms));
     match &observation.outcome {
         Ok(status) => status_columns(status, row),
         Err(failure) => {

@@ -12,8 +12,11 @@ use tokio::time::MissedTickBehavior;
 pub use super::directory::Directory;
 use super::discover::{self, Socket};
 use super::exec::Program;
-use super::fetch::{Endpoint, SocketEndpoint};
+use super::fetch::SocketEndpoint;
 use super::file::Watched;
+use super::mapping::Mapper;
+use super::parts::Endpoints;
+use super::peaks::Peaks;
 use super::poll::{self, Asked, Pace, PolledDaemon, ShimDaemon};
 use super::push::Pushes;
 use super::record::Sink;
@@ -48,6 +51,8 @@ pub struct Setup {
     pub node: config::Node,
     /// Folder of the shim's sockets.
     pub run_dir: PathBuf,
+    /// Folder of what outlives a restart.
+    pub data_dir: PathBuf,
     /// Clock of the rows.
     pub clock: Clock,
     /// Own metrics.
@@ -77,6 +82,7 @@ impl Collector {
             metrics: setup.metrics.clone(),
             queue,
             tags: Tags::of(&setup.node),
+            peaks: Peaks::load(&setup.data_dir),
         };
         for daemon in &setup.daemons {
             let source = daemon.source.word();
@@ -102,9 +108,14 @@ impl Collector {
         let mut shims = Shims::new(&self.setup, &self.sink, &tasks);
         for daemon in &self.setup.daemons {
             let first = daemon.interval.min(MAX_JITTER).mul_f64(random.f64());
-            let pace = pace(first, daemon.interval, daemon.timeout, &self.setup.collect);
+            let mut pace = pace(first, daemon.interval, daemon.timeout, &self.setup.collect);
+            if daemon.interval != self.setup.collect.interval {
+                // Somebody has chosen it.
+                pace.trading = daemon.interval;
+            }
+            let mapper = Mapper::new(daemon.map.as_ref());
             match &daemon.source {
-                Source::Shim => shims.start(&daemon.name, pace),
+                Source::Shim => shims.start(&daemon.name, pace, mapper),
                 Source::Push => {}
                 Source::Websocket { url, authorization, subscribe } => {
                     let daemon = WebSocketDaemon {
@@ -113,6 +124,7 @@ impl Collector {
                         authorization: authorization.clone(),
                         subscribe: subscribe.clone(),
                         pace,
+                        mapper,
                         seed: random.u64(..),
                     };
                     let (sink, stop) = (self.sink.clone(), tasks.stop_token());
@@ -123,7 +135,8 @@ impl Collector {
                 | Source::Exec { .. }
                 | Source::File { .. }) => {
                     let Some(asked) = asked(source, &self.setup.client) else { continue };
-                    let daemon = PolledDaemon { name: daemon.name.as_str().into(), asked, pace };
+                    let name = daemon.name.as_str().into();
+                    let daemon = PolledDaemon { name, asked, pace, mapper };
                     let (sink, stop) = (self.sink.clone(), tasks.stop_token());
                     tasks.spawn("poll", OnPanic::Log, poll::run(daemon, sink, stop));
                 }
@@ -131,6 +144,7 @@ impl Collector {
         }
         let watch = self.pushes.watch(tasks.stop_token());
         tasks.spawn("push", OnPanic::Log, watch);
+        tasks.spawn("peaks", OnPanic::Log, self.sink.peaks.clone().keep(tasks.stop_token()));
         self.setup.board.set(Part::Collect, Health::Ok);
         discover(&self.setup, shims).await;
     }
@@ -139,8 +153,9 @@ impl Collector {
 /// Returns what is asked at every poll; `None` for a source that is not polled.
 pub(super) fn asked(source: &Source, client: &Client) -> Option<Asked> {
     Some(match source {
-        Source::Http { url, authorization } => {
-            Asked::Http(client.clone(), Endpoint::new(url, authorization.as_ref()))
+        Source::Http { url, authorization, ask, parts } => {
+            let endpoints = Endpoints::new(url, authorization.as_ref(), ask, parts);
+            Asked::Http(client.clone(), endpoints)
         }
         Source::Socket { path, request } => Asked::Socket(SocketEndpoint {
             path: path.clone(),
@@ -160,7 +175,8 @@ pub(super) fn asked(source: &Source, client: &Client) -> Option<Asked> {
 /// Makes a pace out of settings; a poll has to end before the next one is due.
 fn pace(first: Duration, interval: Duration, timeout: Duration, collect: &config::Collect) -> Pace {
     let time = timeout.min(interval.mul_f64(0.9)).min(MAX_TIMEOUT);
-    Pace { first, interval, limits: Limits { time, body: collect.max_document } }
+    let limits = Limits { time, body: collect.max_document };
+    Pace { first, interval, trading: collect.trading_interval.min(interval), limits }
 }
 
 /// The loops of shim daemons, by name.
@@ -177,10 +193,10 @@ impl<'a> Shims<'a> {
     }
 
     /// Starts the loop of a daemon.
-    fn start(&mut self, name: &str, pace: Pace) {
+    fn start(&mut self, name: &str, pace: Pace, mapper: Mapper) {
         let (sender, receiver) = watch::channel(None);
         let (name, run_dir) = (Arc::from(name), self.setup.run_dir.clone());
-        let daemon = ShimDaemon::new(&name, run_dir, pace, &self.setup.metrics);
+        let daemon = ShimDaemon::new(&name, run_dir, pace, mapper, &self.setup.metrics);
         let (sink, stop) = (self.sink.clone(), self.tasks.stop_token());
         self.tasks.spawn("poll", OnPanic::Log, daemon.run(receiver, sink, stop));
         self.sockets.insert(name.to_string(), sender);
@@ -194,7 +210,8 @@ impl<'a> Shims<'a> {
                 tracing::info!(daemon = %name, "daemon found");
                 self.sink.directory.expect(&name.as_str().into(), "shim", interval);
                 // The first poll is that for the new socket, at once; the ticks follow.
-                self.start(name, pace(interval, interval, interval / 2, &self.setup.collect));
+                let pace = pace(interval, interval, interval / 2, &self.setup.collect);
+                self.start(name, pace, Mapper::default());
             }
         }
         for (name, sender) in &self.sockets {
@@ -280,10 +297,15 @@ mod tests {
     fn start(run_dir: &Path, daemons: Vec<config::Daemon>) -> Running {
         let (clock, metrics) = (Clock::system(), Metrics::new());
         let setup = Setup {
-            collect: config::Collect { interval: INTERVAL, max_document: 1 << 20 },
+            collect: config::Collect {
+                interval: INTERVAL,
+                trading_interval: INTERVAL,
+                max_document: 1 << 20,
+            },
             daemons,
             node: Node { host: "vps-1".into(), env: "dev".into() },
             run_dir: run_dir.to_owned(),
+            data_dir: run_dir.to_owned(),
             board: Board::new(clock.clone()),
             clock,
             metrics: metrics.clone(),
@@ -332,7 +354,13 @@ mod tests {
     }
 
     fn daemon(name: &str, source: Source) -> config::Daemon {
-        config::Daemon { name: name.into(), source, interval: INTERVAL, timeout: INTERVAL }
+        config::Daemon {
+            name: name.into(),
+            source,
+            interval: INTERVAL,
+            timeout: INTERVAL,
+            map: None,
+        }
     }
 
     /// A Python program started as `periscope run` does; killed with the test.
@@ -349,6 +377,7 @@ mod tests {
                 run_dir: &run_dir,
                 shim_dir: &shim_dir,
                 python_path: None,
+                listen: None,
             };
             let script = data_dir.join("daemon.py");
             std::fs::write(&script, code).unwrap();
@@ -489,9 +518,9 @@ sys.stdin.readline()
             r#"{"running":true,"fetch_count":1,"uptime_seconds":2,"error_count":7}"#,
         ])
         .await;
-        let source = Source::Http { url, authorization: None };
+        let source = Source::http(url);
         let other = serve(&[r#"{"running":false}"#]).await;
-        let other = Source::Http { url: other, authorization: None };
+        let other = Source::http(other);
         let mut running = start(folder.path(), vec![daemon("a", source), daemon("b", other)]);
         let restarted = running.daemon("a", |daemon| daemon.restarts == 1).await;
         assert_eq!((restarted.state.as_str(), restarted.source.as_str()), ("up", "http"));

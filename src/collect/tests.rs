@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::exec::Program;
-use super::fetch::{Endpoint, SocketEndpoint};
+use super::fetch::SocketEndpoint;
 use super::file::Watched;
+use super::mapping::Mapper;
+use super::parts::Endpoints;
 use super::poll::{self, Asked, Pace, PolledDaemon};
 use super::record::Sink;
 use super::rows::Tags;
@@ -23,13 +25,15 @@ use crate::base::metrics::Metrics;
 use crate::base::tasks::spawn_detached;
 use crate::base::time::Clock;
 use crate::config::Node;
+use crate::config::parts::Ask;
 use crate::model::row::{Row, Value};
 use crate::store::queue::{self, Next, RowStream};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Longer than any document here takes: the machine may be busy.
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), body: 4096 };
-const PACE: Pace = Pace { first: Duration::ZERO, interval: INTERVAL, limits: LIMITS };
+const PACE: Pace =
+    Pace { first: Duration::ZERO, interval: INTERVAL, trading: INTERVAL, limits: LIMITS };
 const WAIT: Duration = Duration::from_secs(60);
 
 /// The name of a document, what stands in it, and `poll_error`; `None`: it is good.
@@ -57,6 +61,7 @@ fn sink() -> (Sink, RowStream) {
         metrics,
         queue,
         tags: Tags::of(&Node { host: "vps-1".into(), env: "dev".into() }),
+        peaks: crate::collect::peaks::Peaks::default(),
     };
     (sink, stream)
 }
@@ -88,7 +93,7 @@ where
 }
 
 async fn polled(asked: Asked) -> Row {
-    let daemon = PolledDaemon { name: "d".into(), asked, pace: PACE };
+    let daemon = PolledDaemon { name: "d".into(), asked, pace: PACE, mapper: Mapper::default() };
     first_row(|sink, stop| poll::run(daemon, sink, stop)).await
 }
 
@@ -106,7 +111,8 @@ async fn over_http(document: String) -> Row {
             let _sent = stream.write_all(&answer(&document)).await;
         }
     });
-    polled(Asked::Http(Client::new().unwrap(), Endpoint::new(&url, None))).await
+    let endpoints = Endpoints::new(&url, None, &Ask::default(), &[]);
+    polled(Asked::Http(Client::new().unwrap(), endpoints)).await
 }
 
 async fn over_a_socket(document: String, folder: PathBuf) -> Row {
@@ -155,6 +161,7 @@ async fn over_a_websocket(document: String) -> Row {
         subscribe: Some("hello".to_owned()),
         // A tick before the message would be a row about nothing.
         pace: Pace { first: Duration::from_secs(2), ..PACE },
+        mapper: Mapper::default(),
         seed: 1,
     };
     first_row(|sink, stop| websocket::run(daemon, sink, stop)).await
@@ -208,6 +215,7 @@ async fn a_websocket_that_is_silent_and_one_that_is_gone_are_told_apart() {
         authorization: None,
         subscribe: None,
         pace: PACE,
+        mapper: Mapper::default(),
         seed: 1,
     };
     let (silent, gone) = (daemon(&url), daemon("ws://127.0.0.1:1/?key=canary"));

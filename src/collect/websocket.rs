@@ -15,6 +15,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch;
+use super::mapping::Mapper;
 use super::poll::Pace;
 use super::record::{Poll, Series, Sink};
 use crate::base::backoff::Backoff;
@@ -44,6 +45,8 @@ pub(super) struct WebSocketDaemon {
     pub(super) subscribe: Option<String>,
     /// How often a message becomes a row, and the limits.
     pub(super) pace: Pace,
+    /// How its messages are read.
+    pub(super) mapper: Mapper,
     /// Seed of the waiting times.
     pub(super) seed: u64,
 }
@@ -63,7 +66,7 @@ struct Heard {
 /// Listens to the daemon until `stop`.
 pub(super) async fn run(daemon: WebSocketDaemon, sink: Sink, stop: CancellationToken) {
     let mut this = Loop {
-        series: Series::new(&daemon.name, &sink.metrics),
+        series: Series::new(&daemon.name, &daemon.mapper, &sink.metrics),
         ticks: daemon.pace.ticks(),
         heard: Heard {
             newest: None,

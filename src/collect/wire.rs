@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::json::Document;
 use super::text;
 use crate::model::observation::{Failure, FailureReason};
 
@@ -44,6 +45,39 @@ pub(super) fn answer(document: Value) -> Option<Answer> {
     let Some(Value::Array(instances)) = fields.remove("instances") else { return None };
     let instances = instances.into_iter().take(MAX_INSTANCES).filter_map(instance).collect();
     Some(Answer { event_loop_lag_ms, instances })
+}
+
+/// Takes the document of a shim that was asked over TCP apart, like any other daemon that answers HTTP:
+/// its first instance and the lag of its event loop. Every other document stays as it is.
+pub(super) fn opened(
+    document: Result<Document, Failure>,
+) -> (Result<Document, Failure>, Option<f64>) {
+    let is_shims = |value: &Value| {
+        value.get("shim").is_some_and(Value::is_string)
+            && value.get("instances").is_some_and(Value::is_array)
+    };
+    let (value, mut oddities) = match document {
+        Ok(Document { value, oddities }) if is_shims(&value) => (value, oddities),
+        other => return (other, None),
+    };
+    let Some(Answer { event_loop_lag_ms, instances }) = answer(value) else {
+        let words = "the document of the shim is not what it should be";
+        return (Err(Failure::new(FailureReason::BadDocument, words)), None);
+    };
+    if instances.len() > 1 {
+        oddities.push(format!("{} more instances", instances.len() - 1));
+    }
+    let status = match instances.into_iter().next() {
+        Some(first) => first.status.map(|value| Document { value, oddities }),
+        None => Err(no_instance()),
+    };
+    (status, event_loop_lag_ms)
+}
+
+/// The failure of a process that has no instance to ask.
+pub(super) fn no_instance() -> Failure {
+    let words = "the process runs, but has no object of the target class (any more)";
+    Failure::new(FailureReason::NoInstance, words)
 }
 
 fn instance(value: Value) -> Option<Instance> {

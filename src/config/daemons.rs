@@ -7,9 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::check::{Place, Problems, quoted};
+use super::map::{self, PRESETS, Preset};
+use super::parts::{self, Part, request};
 use super::reader::Section;
 use super::secrets::Sources;
-use super::sections::{INTERVALS, not_used_yet, tag};
+use super::sections::{INTERVALS, tag};
 use super::values::{self, Fault, Url};
 use super::{Collect, Daemon, Source, defaults};
 use crate::base::secret::Secret;
@@ -39,7 +41,7 @@ const KINDS: [(&str, Kind); 7] = [
 ];
 
 /// Keys that only some sources have, with those sources.
-const OWN_KEYS: [(&str, &[Kind], &str); 9] = [
+const OWN_KEYS: [(&str, &[Kind], &str); 12] = [
     ("url", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
     ("user", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
     ("password", &[Kind::Http, Kind::Websocket], "\"http\" or \"websocket\""),
@@ -49,6 +51,9 @@ const OWN_KEYS: [(&str, &[Kind], &str); 9] = [
     ("path", &[Kind::File, Kind::Socket], "\"file\" or \"socket\""),
     ("stale_after", &[Kind::File], "\"file\""),
     ("request", &[Kind::Socket], "\"socket\""),
+    ("method", &[Kind::Http], "\"http\""),
+    ("body", &[Kind::Http], "\"http\""),
+    ("parts", &[Kind::Http], "\"http\""),
 ];
 
 /// Unless set, a file counts as silent after this many intervals without a change …
@@ -93,8 +98,18 @@ fn daemon(
     }
     let has_source = section.has("source");
     let kind = section.parsed("source", source_kind, problems);
-    // After a wrong word nothing is known about the other keys.
-    let kind = kind.unwrap_or(if has_source { Kind::Unknown } else { Kind::Shim });
+    let preset = section.choice("preset", &PRESETS, problems);
+    let preset = preset.map(|path| Preset::load(path, problems)).unwrap_or_default();
+    let kind = kind.unwrap_or(match (has_source, preset.parts.is_empty()) {
+        // After a wrong word nothing is known about the other keys.
+        (true, _) => Kind::Unknown,
+        (false, true) => Kind::Shim,
+        (false, false) => Kind::Http,
+    });
+    if !preset.parts.is_empty() && !matches!(kind, Kind::Http | Kind::Unknown) {
+        let hint = "leave the source out, or write source = \"http\"";
+        section.refuse("preset", "is for source = \"http\" only", hint, problems);
+    }
     let usual = match kind {
         Kind::Push => defaults::PUSH_INTERVAL,
         Kind::Shim
@@ -117,7 +132,7 @@ fn daemon(
     }
     let timeout = timeout.unwrap_or(defaults::poll_timeout(interval));
     let source = match kind {
-        Kind::Http => http(&mut section, sources, problems),
+        Kind::Http => http(&mut section, &preset, sources, problems),
         Kind::Websocket => websocket(&mut section, sources, problems),
         Kind::Exec => exec(&mut section, problems),
         Kind::File => file(&mut section, sources, interval, problems),
@@ -144,14 +159,11 @@ fn daemon(
             section.refuse(key, message, "leave the key out, or write another source", problems);
         }
     }
-    for key in ["preset", "map"] {
-        if section.take(key).is_some() && kind != Kind::Unknown {
-            not_used_yet(&section, key, problems);
-        }
-    }
+    let own = section.has("map").then(|| map::map(section.section("map", problems), problems));
+    let map = preset.with(own);
     section.finish(problems);
     // Whatever is missing here has been reported; the name counts for the search of duplicates.
-    Some(Daemon { name: name?, source: source.unwrap_or(Source::Shim), interval, timeout })
+    Some(Daemon { name: name?, source: source.unwrap_or(Source::Shim), interval, timeout, map })
 }
 
 fn source_kind(text: &str) -> Result<Kind, Fault> {
@@ -167,13 +179,38 @@ fn source_kind(text: &str) -> Result<Kind, Fault> {
 
 fn http(
     section: &mut Section<'_>,
+    preset: &Preset,
     sources: &Sources<'_>,
     problems: &mut Problems,
 ) -> Option<Source> {
     let authorization = authorization(section, sources, problems);
-    let hint = "write url = \"http://127.0.0.1:8080/status\"";
+    let ask = parts::ask(section, problems);
+    let parts = own_or_preset_parts(section, preset, problems);
+    if !parts.is_empty() && section.has("method") {
+        let hint = "write the method of a part: NAME = { path = \"/…\", method = \"POST\" }";
+        section.refuse("method", "has no meaning beside parts", hint, problems);
+    }
+    let hint = if parts.is_empty() {
+        "write url = \"http://127.0.0.1:8080/status\""
+    } else {
+        "write url = \"http://127.0.0.1:8080\""
+    };
     let url = url(section, values::url, hint, problems)?;
-    Some(Source::Http { url: format!("{}{}", url.origin(), url.path), authorization })
+    let url = format!("{}{}", url.origin(), url.path);
+    Some(Source::Http { url, authorization, ask, parts })
+}
+
+/// Returns the parts of `[daemon.parts]`, over those of the preset that have other names.
+fn own_or_preset_parts(
+    section: &mut Section<'_>,
+    preset: &Preset,
+    problems: &mut Problems,
+) -> Vec<Part> {
+    let own = parts::parts(section.section("parts", problems), problems);
+    let of_preset = preset.parts.iter().filter(|part| own.iter().all(|one| one.name != part.name));
+    let mut all: Vec<Part> = of_preset.cloned().collect();
+    all.extend(own);
+    all
 }
 
 fn websocket(
@@ -279,16 +316,6 @@ fn path(
     let place = section.place_of("path").clone();
     let text = section.text("path", problems)?;
     Some(sources.folders.of(&place).join(text))
-}
-
-/// Reads what a daemon is asked for: `/status`.
-fn request(text: &str) -> Result<String, Fault> {
-    let valid = text.starts_with('/') && text.parse::<hyper::Uri>().is_ok();
-    let fault = || Fault {
-        message: "is no path of a request".to_owned(),
-        hint: "write request = \"/status\"".to_owned(),
-    };
-    valid.then(|| text.to_owned()).ok_or_else(fault)
 }
 
 /// Reads `user` and `password`, or `token`, into the value of an Authorization header.

@@ -35,6 +35,8 @@ pub const TELEGRAM_API: &str = "https://api.telegram.org";
 /// `[heartbeat] interval`
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// `[collect] trading_interval`: with a batch and a commit on top of it, a result is there within 5 s
+pub const TRADING_INTERVAL: Duration = Duration::from_secs(2);
 /// `[collect] max_document`, bytes
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Time between two documents of a daemon that pushes and says nothing else.

@@ -7,8 +7,10 @@ mod daemons;
 pub mod defaults;
 mod file;
 pub mod load;
+pub mod map;
 pub mod notify;
 mod overrides;
+pub mod parts;
 mod reader;
 mod secrets;
 mod sections;
@@ -179,6 +181,8 @@ pub struct Daemon {
     pub interval: Duration,
     /// Time limit of one poll; at most `interval`.
     pub timeout: Duration,
+    /// `[daemon.map]`, and what a preset adds; `None` when its document is a status as it is.
+    pub map: Option<map::Map>,
 }
 
 /// Where a daemon's status comes from.
@@ -186,12 +190,16 @@ pub struct Daemon {
 pub enum Source {
     /// Socket `NAME-PID.sock` in the data folder's `run/`, made by `periscope run`.
     Shim,
-    /// GET of a URL (http or https).
+    /// A URL (http or https).
     Http {
-        /// The URL.
+        /// The URL; of a status in parts: what their paths are put behind.
         url: String,
         /// Value of the Authorization header, if any.
         authorization: Option<Secret>,
+        /// How it is asked for.
+        ask: parts::Ask,
+        /// The requests of a status that takes several; none when the URL answers it all.
+        parts: Vec<parts::Part>,
     },
     /// HTTP on a unix socket.
     Socket {
@@ -226,6 +234,12 @@ pub enum Source {
 }
 
 impl Source {
+    /// A URL that answers everybody's GET with a whole document.
+    pub fn http(url: impl Into<String>) -> Self {
+        let (url, ask) = (url.into(), parts::Ask::default());
+        Self::Http { url, authorization: None, ask, parts: Vec::new() }
+    }
+
     /// Returns the word that stands for it.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -245,6 +259,9 @@ impl Source {
 pub struct Collect {
     /// Time between polls of a daemon that says nothing else.
     pub interval: Duration,
+    /// Time between polls of a daemon of the shim that reports trading results, unless it has an
+    /// interval of its own; not above `interval`.
+    pub trading_interval: Duration,
     /// Largest accepted status document, bytes.
     pub max_document: usize,
 }

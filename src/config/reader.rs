@@ -33,11 +33,21 @@ impl<'a> Section<'a> {
             None => (self.place.clone(), None),
             Some(Entry { place, value: Value::Table(table) }) => (place.clone(), Some(table)),
             Some(entry) => {
-                let hint = Some(format!("write [{path}]"));
+                let hint = Some(format!("write [{}]", without_indices(&path)));
                 problems.error(&entry.place, path.as_str(), wrong_kind(entry), hint);
                 (entry.place.clone(), None)
             }
         };
+        Self { path, place, table, asked: Vec::new() }
+    }
+
+    /// Returns the section called `key`, where any key is allowed; empty when it is no table.
+    pub(super) fn named(&self, key: &str) -> Self {
+        let table = match self.table.and_then(|table| table.get(key)).map(|entry| &entry.value) {
+            Some(Value::Table(table)) => Some(table),
+            Some(_) | None => None,
+        };
+        let (path, place) = (self.path_of(key), self.place_of(key).clone());
         Self { path, place, table, asked: Vec::new() }
     }
 
@@ -351,6 +361,12 @@ impl<'a> Section<'a> {
             }
         }
     }
+}
+
+/// Returns a path as its section is headed in the file: `daemon[1].map` is under `[daemon.map]`.
+fn without_indices(path: &str) -> String {
+    let parts = path.split('.').map(|part| part.split('[').next().unwrap_or_default());
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// What relative paths are relative to.

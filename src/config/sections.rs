@@ -95,24 +95,20 @@ pub(super) fn listen(
     Listen { address, token, allowed_hosts }
 }
 
-/// Warns of a key that a later version will read.
-pub(super) fn not_used_yet(section: &Section<'_>, key: &str, problems: &mut Problems) {
-    problems.warn(section.place_of(key), section.path_of(key), NOT_USED_YET, None);
-}
-
-pub(super) const NOT_USED_YET: &str = "not used by this version yet, it has no effect";
-
 pub(super) fn collect(
     mut section: Section<'_>,
     profile: Profile,
     problems: &mut Problems,
 ) -> Collect {
     let interval = section.duration("interval", INTERVALS, problems);
+    let trading_interval = section.duration("trading_interval", INTERVALS, problems);
     let max_document = section.size("max_document", DOCUMENTS, problems);
     let max_document = max_document.and_then(|bytes| usize::try_from(bytes).ok());
     section.finish(problems);
+    let interval = interval.unwrap_or(defaults::interval(profile));
     Collect {
-        interval: interval.unwrap_or(defaults::interval(profile)),
+        interval,
+        trading_interval: trading_interval.unwrap_or(defaults::TRADING_INTERVAL).min(interval),
         max_document: max_document.unwrap_or(defaults::MAX_DOCUMENT),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::dashboards::panel::MAX_DATA_POINTS;
 use super::expand::parse_interval;
 
 /// Where a query stands in its dashboard.
@@ -25,6 +26,8 @@ pub struct Query {
     pub sql: String,
     /// Narrowest bucket, milliseconds.
     pub min_interval_ms: i64,
+    /// Most points of a series.
+    pub max_points: i64,
 }
 
 /// One dashboard.
@@ -98,6 +101,7 @@ fn entry(mut model: Value) -> Result<Entry, &'static str> {
         model.get(key).and_then(Value::as_str).map(str::to_owned).ok_or(key)
     };
     let (uid, title) = (text("uid", &model)?, text("title", &model)?);
+    let plain = |sql| Query { sql, min_interval_ms: 0, max_points: MAX_DATA_POINTS };
     let mut queries = BTreeMap::new();
     let mut variables = BTreeSet::new();
     for one in list(&mut model, "/templating/list") {
@@ -109,23 +113,26 @@ fn entry(mut model: Value) -> Result<Entry, &'static str> {
             && let Some(Value::String(sql)) = map.remove("query")
         {
             variables.insert(name.clone());
-            queries.insert(Place::Variable(name), Query { sql, min_interval_ms: 0 });
+            queries.insert(Place::Variable(name), plain(sql));
         }
     }
     for one in list(&mut model, "/annotations/list") {
         let name = text("name", one)?;
         if let Some(sql) = take_sql(one.get_mut("target")) {
-            queries.insert(Place::Annotation(name), Query { sql, min_interval_ms: 0 });
+            queries.insert(Place::Annotation(name), plain(sql));
         }
     }
     for panel in list(&mut model, "/panels") {
         let id = panel.get("id").and_then(Value::as_u64).ok_or("id")?;
         let interval = panel.get("interval").and_then(Value::as_str).and_then(parse_interval);
+        let points = panel.get("maxDataPoints").and_then(Value::as_i64);
         for target in list(panel, "/targets") {
             let ref_id = text("refId", target)?;
             if let Some(sql) = take_sql(Some(target)) {
-                let min_interval_ms = interval.unwrap_or(0);
-                queries.insert(Place::Panel(id, ref_id), Query { sql, min_interval_ms });
+                let (min_interval_ms, max_points) =
+                    (interval.unwrap_or(0), points.unwrap_or(MAX_DATA_POINTS));
+                let query = Query { sql, min_interval_ms, max_points };
+                queries.insert(Place::Panel(id, ref_id), query);
             }
         }
     }
@@ -164,6 +171,7 @@ mod tests {
                     let place = Place::Panel(panel.id.into(), letter.to_owned());
                     let found = entry.query(&place).unwrap();
                     assert_eq!(found.sql, query.sql);
+                    assert_eq!(found.max_points, panel.max_points);
                     assert!(found.min_interval_ms >= 1_000, "{}", panel.title);
                 }
             }

@@ -28,6 +28,12 @@ pub struct Status {
     pub exchanges: Option<Arc<str>>,
     /// Instruments, comma separated.
     pub symbols: Option<Arc<str>>,
+    /// Resident memory of the process, bytes, where the daemon tells it itself.
+    pub memory_bytes: Option<i64>,
+    /// CPU of the process, 100 = one core, where the daemon tells it itself.
+    pub cpu_percent: Option<f64>,
+    /// Delay of its event loop, milliseconds, where the daemon tells it itself.
+    pub event_loop_lag_ms: Option<f64>,
     /// State of venues.
     pub exchange_status: Vec<Exchange>,
     /// Progress of pipelines.

@@ -117,8 +117,8 @@ impl Control {
             generation != state.generation || at.elapsed() >= COMPARE
         });
         if is_due {
-            rounds.viewed = Some((state.generation, Instant::now()));
             let checked = self.tables.check_views(target, &self.client).await;
+            rounds.viewed = checked.is_ok().then(|| (state.generation, Instant::now()));
             told(checked, "views could not be checked");
         }
     }

@@ -14,8 +14,9 @@ use sha2::Digest as _;
 use crate::base::time::Timestamp;
 
 const FILE_BYTES: u64 = 16 << 20;
-/// How often a letter is written when its file is replaced at that very moment.
-const ATTEMPTS: usize = 5;
+/// How often a letter is written when its file is replaced at that very moment. Five were too few
+/// beside a remover that never pauses, on a slow disk.
+const ATTEMPTS: usize = 100;
 
 /// A refused line.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -105,7 +105,7 @@ struct Lane<'a> {
     backoff: Backoff,
     /// Connections of this lane alone.
     client: Client,
-    /// Replays asked for when `client` was made.
+    /// Replays asked for when `client` was made: what is answered over it counts until the next one.
     replays: u64,
     /// Whether the server refused rows of a table that was then found sound.
     is_suspect: bool,
@@ -223,13 +223,16 @@ impl Lane<'_> {
             self.delivery.feed.block(id);
             return;
         };
-        let replays = self.delivery.mailbox.replays();
+        // A batch may have waited in hand through an outage: what counts is when it was sent at last.
+        let mut replays = u64::MAX;
         let whole = post::joined(&records);
         let mut bodies = VecDeque::from([whole.clone()]);
         // Refused once by a table that was found sound after that.
         let mut suspect = Bytes::new();
         while let Some(body) = bodies.pop_front() {
-            match self.send(&mut records, &body).await {
+            let decided = self.send(&mut records, &body).await;
+            replays = replays.min(self.replays);
+            match decided {
                 // Lines are only counted when some were taken out.
                 Decided::Written if body.len() == whole.len() => {
                     self.written(table.name, records.iter().map(|r| u64::from(r.rows)).sum());
@@ -243,7 +246,11 @@ impl Lane<'_> {
                     return;
                 }
                 Decided::Changed if records.is_empty() => return,
-                Decided::Changed => bodies = VecDeque::from([post::joined(&records)]),
+                Decided::Changed => {
+                    // All that is left is sent anew, whatever was answered before.
+                    replays = u64::MAX;
+                    bodies = VecDeque::from([post::joined(&records)]);
+                }
                 Decided::TooLarge => match post::halves(&body) {
                     Some((first, second)) => {
                         bodies.push_front(second);

@@ -222,10 +222,13 @@ impl Tables {
             foreign.chain(state.aside.values().cloned()).collect()
         };
         reasons.extend(self.views.reasons());
-        let health = if reasons.is_empty() {
+        let health = if !reasons.is_empty() {
+            Health::Degraded { reason: reasons.join("; ") }
+        } else if self.views.looked() {
             Health::Ok
         } else {
-            Health::Degraded { reason: reasons.join("; ") }
+            // A panel that is opened now may name a view that is not made yet.
+            Health::Starting { doing: "tables and hourly views are made".to_owned() }
         };
         self.board.set(Part::Schema, health);
     }

@@ -88,6 +88,8 @@ struct Trouble {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether every view has been looked at, and made if there was none.
+    looked: bool,
     troubles: BTreeMap<&'static str, Trouble>,
     /// Since when a view has not been refreshed at all.
     empty: BTreeMap<&'static str, Instant>,
@@ -113,6 +115,11 @@ impl Views {
     /// Returns what is wrong and the next step, for each view that is not well.
     pub fn reasons(&self) -> Vec<String> {
         self.lock().troubles.values().map(|trouble| trouble.reason.clone()).collect()
+    }
+
+    /// Whether every view of this server has been looked at, and made if there was none.
+    pub fn looked(&self) -> bool {
+        self.lock().looked
     }
 
     /// Forgets everything: another server has come up.
@@ -151,6 +158,7 @@ impl Views {
                 Err(error) => return Err(error),
             }
         }
+        self.lock().looked = true;
         Ok(())
     }
 

@@ -46,6 +46,11 @@ cairo.o3.column.memory.size=256k
 
 /// Returns `server.conf` for a server that listens at `http` and `pg`. Holds no password.
 pub fn server_conf(_config: &config::Questdb, http: SocketAddr, pg: SocketAddr) -> String {
+    server_conf_at(http, pg)
+}
+
+/// As [`server_conf`], which is the same for every configuration so far.
+pub fn server_conf_at(http: SocketAddr, pg: SocketAddr) -> String {
     format!(
         "# Written by periscope at every start; changes are lost.\n\
          http.bind.to={http}\n\

@@ -2,10 +2,11 @@
 //! their owner can read. They never appear in arguments, environment, logs or errors.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::base::files::replace::replace;
 use crate::base::secret::Secret;
 use crate::model::server::Login;
 
@@ -151,17 +152,7 @@ fn read_or_create(path: &Path, make: impl FnOnce() -> io::Result<Secret>) -> io:
 
 /// Writes a secret in one step: the file is never there without its content.
 fn write(path: &Path, secret: &Secret) -> io::Result<()> {
-    let partial = path.with_extension("part");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)?;
-    restrict(&partial, 0o600)?;
-    file.write_all(secret.reveal().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
+    replace(path, &path.with_extension("part"), secret.reveal().as_bytes(), 0o600)?;
     path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 

@@ -38,6 +38,7 @@ pub(super) struct Site {
     pub(super) clock: Clock,
     pub(super) intake: Intake,
     pub(super) statuses: Statuses,
+    pub(super) sockets: super::socket::Sockets,
     pub(super) viewer: Viewer,
     /// The page of runbooks, as HTML.
     pub(super) runbooks: Bytes,

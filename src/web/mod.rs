@@ -14,6 +14,7 @@ mod push;
 mod question;
 mod routes;
 mod runbooks;
+mod socket;
 pub mod task;
 #[cfg(test)]
 mod tests;

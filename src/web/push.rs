@@ -1,6 +1,6 @@
 //! `POST /write` and `GET /settings`: what line-protocol clients need to push rows of the known
-//! tables; and `POST /api/v1/push/{daemon}` for status documents. A request is stored whole or not
-//! at all, and is answered 204 only once it is on disk.
+//! tables; `POST /api/v1/push/{daemon}` and the messages of a WebSocket for status documents. A
+//! request is stored whole or not at all, and is answered 204 only once it is on disk.
 
 use std::io::Read as _;
 use std::pin::Pin;
@@ -76,8 +76,8 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, message, lines }
     }
 
-    /// Returns the answer: JSON as `QuestDB`'s clients read it, with every bad line on top.
-    fn answer(&self) -> Answer {
+    /// Returns the words of the answer: JSON as `QuestDB`'s clients read it, and every bad line.
+    fn body(&self) -> serde_json::Value {
         let code = if self.status.is_server_error() { "unavailable" } else { "invalid" };
         let mut body = json!({ "code": code, "message": self.message });
         if let (Some(first), Some(object)) = (self.lines.first(), body.as_object_mut()) {
@@ -89,7 +89,11 @@ impl Refusal {
                 .collect();
             object.insert("errors".into(), lines.into());
         }
-        let mut response = answer(self.status, super::api::JSON, body.to_string());
+        body
+    }
+
+    fn answer(&self) -> Answer {
+        let mut response = answer(self.status, super::api::JSON, self.body().to_string());
         if self.status.is_server_error() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -129,10 +133,7 @@ async fn take_status(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<(), Refusal> {
-    let name = percent_decoded(segment).ok_or_else(|| {
-        let words = "the daemon's name in the path is no percent-encoded UTF-8";
-        Refusal::new(StatusCode::BAD_REQUEST, words)
-    })?;
+    let name = daemon(segment).map_err(|words| Refusal::new(StatusCode::BAD_REQUEST, words))?;
     let limit = statuses.limit;
     let body = if is_gzip(headers)? {
         let unpacked = tokio::task::spawn_blocking(move || unpack(&body, limit)).await;
@@ -143,15 +144,38 @@ async fn take_status(
     } else {
         body
     };
-    (statuses.take)(name, body).await.map_err(|refusal| {
-        let status = match refusal {
-            PushRefusal::Invalid(_) => StatusCode::BAD_REQUEST,
-            PushRefusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            PushRefusal::Taken(_) => StatusCode::CONFLICT,
-            PushRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Refusal::new(status, refusal.to_string())
-    })
+    (statuses.take)(name, body).await.map_err(|refusal| refused(&refusal))
+}
+
+fn refused(refusal: &PushRefusal) -> Refusal {
+    let status = match refusal {
+        PushRefusal::Invalid(_) => StatusCode::BAD_REQUEST,
+        PushRefusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        PushRefusal::Taken(_) => StatusCode::CONFLICT,
+        PushRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, refusal.to_string())
+}
+
+/// Returns what a document is answered on a WebSocket: `{"ok":true}` once it is on disk, else the words
+/// of the HTTP answer.
+pub(super) fn message(taken: Result<(), PushRefusal>) -> String {
+    let body = match taken {
+        Ok(()) => json!({ "ok": true }),
+        Err(refusal) => {
+            let mut body = refused(&refusal).body();
+            if let Some(object) = body.as_object_mut() {
+                object.insert("ok".into(), false.into());
+            }
+            body
+        }
+    };
+    body.to_string()
+}
+
+/// Returns the daemon whose name is `segment` of a path, or why there is none.
+pub(super) fn daemon(segment: &str) -> Result<String, &'static str> {
+    percent_decoded(segment).ok_or("the daemon's name in the path is no percent-encoded UTF-8")
 }
 
 /// Reads `%41` as `A`; `None` when a `%` stands alone or the result is not UTF-8.

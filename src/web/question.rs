@@ -17,8 +17,8 @@ const VALUES: usize = 2_000;
 const LONGEST_MS: i64 = 400 * 86_400_000;
 /// End of the latest range: the year 2200.
 const LATEST_MS: i64 = 7_258_118_400_000;
-/// Points that a panel may ask for.
-const POINTS: (i64, i64) = (50, 2_000);
+/// Fewest points that are worked out, however narrow a panel is.
+const FEWEST_POINTS: i64 = 50;
 
 /// A question of the page.
 #[derive(Debug, Deserialize)]
@@ -134,7 +134,7 @@ pub(super) fn expanded(
         let message = format!("the dashboard has no such query: {}", name(place));
         return Err(refused(message, "Load the page again."));
     };
-    let points = question.points.clamp(POINTS.0, POINTS.1);
+    let points = question.points.clamp(FEWEST_POINTS, query.max_points.max(FEWEST_POINTS));
     let range_ms = question.to.saturating_sub(question.from);
     let scope = Scope {
         from_ms: question.from,

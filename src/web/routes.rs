@@ -15,7 +15,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::alerts::{self, Ask};
 use super::guard::{self, Credentials, Refusal, Tries};
-use super::{api, page, push, viewer};
+use super::{api, page, push, socket, viewer};
 use crate::base::metrics::{Metrics, Reason};
 
 /// What a route answers.
@@ -32,6 +32,7 @@ pub(super) enum Endpoint {
     Settings,
     Write,
     PushStatus,
+    PushSocket,
     Viewer,
     Runbooks,
     Dashboards,
@@ -132,6 +133,7 @@ pub(super) static ROUTES: &[Route] = &[
     post("/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
     post("/api/v2/write", BodyLimit::Bytes(push::BODY_LIMIT), Endpoint::Write),
     post("/api/v1/push/{daemon}", BodyLimit::Document, Endpoint::PushStatus),
+    get("/ws/push/{daemon}", Access::Token, Endpoint::PushSocket),
     get("/api/v1/alerts", Access::Token, Endpoint::Alerts),
     post(
         "/api/v1/alerts/mute",
@@ -182,7 +184,7 @@ pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Byt
 }
 
 /// Makes an answer of one line of text.
-fn line(status: StatusCode, text: &str) -> Answer {
+pub(super) fn line(status: StatusCode, text: &str) -> Answer {
     answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
 }
 
@@ -209,7 +211,7 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
         Err(refused) => *refused,
         Ok((route, segment)) => match whole(body, route.body_limit.bytes(site)).await {
             Err((status, text)) => line(status, text),
-            Ok(body) => handle(site, route.endpoint, segment, &parts, body).await,
+            Ok(body) => handle(site, ends, route.endpoint, segment, &parts, body).await,
         },
     };
     let headers = response.headers_mut();
@@ -225,6 +227,7 @@ pub(super) async fn respond(site: &api::Site, ends: Ends, request: Request<Incom
 /// is within the route's limit, and `segment` stands for the route's `{name}`.
 async fn handle(
     site: &api::Site,
+    ends: Ends,
     endpoint: Endpoint,
     segment: &str,
     parts: &Parts,
@@ -245,6 +248,7 @@ async fn handle(
         Endpoint::Settings => answer(StatusCode::OK, api::JSON, push::settings()),
         Endpoint::Write => push::write(&site.intake, parts, body).await,
         Endpoint::PushStatus => push::status(&site.statuses, segment, parts, body).await,
+        Endpoint::PushSocket => socket::open(site, ends, segment, parts),
         Endpoint::Viewer => site.viewer.page(segment),
         Endpoint::Runbooks => {
             answer(StatusCode::OK, "text/html; charset=utf-8", site.runbooks.clone())
@@ -375,7 +379,8 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
 
 /// Counts an answer. Labels come out of a fixed set, whatever clients do.
 pub(super) fn count(metrics: &Metrics, status: StatusCode) {
-    const NAMES: [(u16, &str); 15] = [
+    const NAMES: [(u16, &str); 17] = [
+        (101, "101"),
         (200, "200"),
         (204, "204"),
         (400, "400"),
@@ -389,6 +394,7 @@ pub(super) fn count(metrics: &Metrics, status: StatusCode) {
         (414, "414"),
         (415, "415"),
         (421, "421"),
+        (426, "426"),
         (429, "429"),
         (503, "503"),
     ];

@@ -21,6 +21,7 @@ use super::push::Intake;
 pub use super::push::{Statuses, Taken};
 use super::routes::{self, Door, Ends};
 use super::runbooks;
+use super::socket::Sockets;
 pub use super::viewer::Viewer;
 use crate::base::health::{Board, Health, Part};
 use crate::base::metrics::Metrics;
@@ -141,6 +142,7 @@ pub async fn run(listener: TcpListener, setup: Setup, stop: CancellationToken) {
         clock: setup.clock.clone(),
         intake: Intake { queue: setup.queue, node: setup.node, clock: setup.clock },
         statuses: setup.statuses,
+        sockets: Sockets::new(stop.clone()),
         viewer: setup.viewer,
         runbooks: runbooks::page(&setup.rules),
         alerts: setup.alerts,
@@ -222,7 +224,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, stop: Cance
         .header_read_timeout(HEAD_TIME)
         .max_header_size(HEAD_SIZE)
         .max_buf_size(2 * HEAD_SIZE)
-        .serve_connection(TokioIo::new(Patience::new(stream, WRITE_TIME)), service);
+        .serve_connection(TokioIo::new(Patience::new(stream, WRITE_TIME)), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

@@ -508,3 +508,35 @@ fn nothing_that_is_printed_for_debugging_holds_a_secret() {
     let shown = format!("{all:?}");
     assert!(!shown.contains("CANARY"), "{shown}");
 }
+
+/// A check asks as a message would be asked for, finds the same faults, and sends nothing.
+#[tokio::test]
+async fn a_check_finds_what_would_fail_and_sends_no_message() {
+    let server = Telegram::start().await;
+    to_telegram(&server, TOKEN).check().await.unwrap();
+    let (_, hint) = never(to_telegram(&server, "123:CANARY").check().await);
+    assert!(hint.contains("the token is wrong"), "{hint}");
+    let api_url = server.url().to_owned();
+    let elsewhere = notify::Telegram { token: Secret::new(TOKEN), chat_id: 7, api_url };
+    let elsewhere = notify::Notify { telegram: Some(elsewhere), ..notify::Notify::default() };
+    let (_, hint) = never(one(elsewhere).check().await);
+    assert!(hint.contains("does not know this chat"), "{hint}");
+    assert!(server.sent().is_empty());
+
+    let server = Discord::start().await;
+    to_discord(&server.url()).check().await.unwrap();
+    let (_, hint) = never(to_discord(&server.url().replace("123456", "654321")).check().await);
+    assert!(hint.contains("webhook was deleted"), "{hint}");
+    assert!(server.sent().is_empty());
+
+    let server = Smtp::start(Security::Plain).await;
+    to_email(email(&server, notify::Tls::Off, smtp::PASSWORD)).check().await.unwrap();
+    let (_, hint) = never(to_email(email(&server, notify::Tls::Off, "wrong")).check().await);
+    assert!(hint.contains("notify.email.password"), "{hint}");
+    let (_, hint) =
+        never(to_email(email(&server, notify::Tls::Required, smtp::PASSWORD)).check().await);
+    assert!(hint.contains("STARTTLS"), "{hint}");
+    assert!(server.mails().is_empty());
+    later(to_webhook("http://127.0.0.1:1/CANARY".to_owned()).check().await);
+    later(to_ntfy("http://127.0.0.1:1/CANARY".to_owned()).check().await);
+}

@@ -10,7 +10,7 @@ use super::support::wait::until;
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), body: 1 << 20 };
 
-async fn request(
+pub(crate) async fn request(
     periscope: &Periscope,
     method: &str,
     path: &str,
@@ -94,6 +94,12 @@ async fn a_token_is_demanded_when_set() {
     assert_eq!(request(&periscope, "POST", "/write", good.into(), &wrong).await.status, 401);
     let right = [("authorization", "Bearer canary-token")];
     assert_eq!(request(&periscope, "POST", "/write", good.into(), &right).await.status, 204);
+    let socket = async |headers: &[(&str, &str)]| {
+        request(&periscope, "GET", "/ws/push/a", Vec::new(), headers).await.status
+    };
+    assert_eq!(socket(&[]).await, 401);
+    assert_eq!(socket(&wrong).await, 401);
+    assert_eq!(socket(&right).await, 426, "no WebSocket was asked for");
     assert!(!periscope.log().contains("canary-token"), "{}", periscope.log());
 }
 
@@ -181,4 +187,104 @@ async fn a_plain_client_of_influxdb_writes_in_milliseconds() {
     })
     .await;
     assert_eq!(http, format!("1.5,{at}"));
+}
+
+/// Each message on a WebSocket is one document, answered in its turn once it is on disk.
+#[tokio::test]
+async fn documents_come_over_a_websocket_and_each_is_answered() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    use tokio_tungstenite::tungstenite::{Error, Message};
+
+    let mut periscope = Periscope::up(
+        "[collect]\nmax_document = \"64KiB\"\n\
+         [[daemon]]\nname = \"polled\"\nsource = \"file\"\npath = \"/nonexistent/status.json\"\n",
+    );
+    periscope.ready().await;
+    let url = |name: &str| {
+        format!("{}/ws/push/{name}", periscope.listener().unwrap().replace("http://", "ws://"))
+    };
+    let open = async |url: String, headers: &[(&'static str, &str)]| {
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        tokio_tungstenite::connect_async(request).await.map(|(stream, _answer)| stream)
+    };
+    for (headers, expected) in [
+        (&[("origin", "http://evil.example")][..], 403),
+        (&[("sec-fetch-site", "cross-site")], 403),
+        (&[("host", "evil.example")], 421),
+        (&[("sec-websocket-version", "8")], 400),
+    ] {
+        match open(url("a"), headers).await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), expected, "{headers:?}"),
+            other => panic!("{headers:?}: {other:?}"),
+        }
+    }
+    let plain = request(&periscope, "GET", "/ws/push/a", Vec::new(), &[]).await;
+    assert_eq!(plain.status, 426);
+
+    let mut stream = open(url("col%6Cector"), &[]).await.unwrap();
+    let said = async |stream: &mut tokio_tungstenite::WebSocketStream<_>, message: Message| {
+        stream.send(message).await.unwrap();
+        loop {
+            match stream.next().await.unwrap().unwrap() {
+                Message::Text(text) => break serde_json::from_str::<Value>(&text).unwrap(),
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    for count in 1..=20 {
+        let document = format!("{{\"running\": true, \"fetch_count\": {count}}}");
+        let message = if count % 2 == 0 {
+            Message::text(document)
+        } else {
+            Message::binary(document.into_bytes())
+        };
+        assert_eq!(said(&mut stream, message).await, serde_json::json!({"ok": true}));
+    }
+    for (document, word) in [("{", "not_json"), ("[1]", "bad_document"), ("", "empty")] {
+        let answer = said(&mut stream, Message::text(document)).await;
+        assert_eq!(
+            (&answer["ok"], &answer["code"]),
+            (&false.into(), &"invalid".into()),
+            "{answer}"
+        );
+        assert!(answer["message"].as_str().unwrap().starts_with(word), "{answer}");
+    }
+    let count = "select count() from daemon_metrics where daemon = 'collector' and reachable";
+    periscope.until_count(count, |count| count == 20).await;
+
+    // A name that is taken, and a document that is too large: the one is answered, the other ends it.
+    let mut other = open(url("polled"), &[]).await.unwrap();
+    let answer = said(&mut other, Message::text("{\"running\": true}")).await;
+    assert!(answer["message"].as_str().unwrap().contains("\"file\""), "{answer}");
+    other.send(Message::text("x".repeat(65 << 10))).await.unwrap();
+    let last = loop {
+        match other.next().await {
+            Some(Ok(Message::Ping(_))) => {}
+            last => break last,
+        }
+    };
+    match last {
+        Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1009, "{frame}"),
+        // The close frame may be lost when the rest of the message is still on its way.
+        Some(Err(_)) | None => {}
+        last => panic!("{last:?}"),
+    }
+
+    // A stop says so.
+    let (_, ended) =
+        tokio::join!(async { periscope.signal(rustix::process::Signal::TERM) }, async {
+            while let Some(Ok(message)) = stream.next().await {
+                if let Message::Close(frame) = message {
+                    return frame;
+                }
+            }
+            None
+        });
+    assert_eq!(u16::from(ended.unwrap().code), 1001);
+    assert_eq!(periscope.ended(Duration::from_secs(60)).await.code(), Some(0));
 }

@@ -6,33 +6,17 @@ use std::process::{Command, Stdio};
 
 use super::support::periscope::Periscope;
 use super::support::questdb::free_port;
+use super::support::venv;
 
 const ROWS: u64 = 100_000;
 
-/// Returns a Python with the client in `target/venv`, made if it is not there.
+/// Returns a Python with the client.
 fn python() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let requirements = root.join("tests/python_client/requirements.txt");
-    let venv = root.join("target/venv");
-    let python = venv.join("bin/python");
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    let requirements = "tests/python_client/requirements.txt";
+    let wanted = std::fs::read_to_string(requirements).unwrap();
     let version = wanted.trim().strip_prefix("questdb==").unwrap();
     let check = format!("import questdb; assert questdb.__version__ == '{version}'");
-    let has_client = || {
-        let check = Command::new(&python).args(["-c", &check]).stderr(Stdio::null()).status();
-        check.is_ok_and(|status| status.success())
-    };
-    if !has_client() {
-        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().unwrap();
-        assert!(made.success(), "python3 -m venv does not work: install python3-venv");
-        let pip = Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(&requirements)
-            .status()
-            .unwrap();
-        assert!(pip.success() && has_client(), "pip cannot install {}", wanted.trim());
-    }
-    python
+    venv::python("venv", requirements, &check)
 }
 
 /// 100,000 rows in auto-flush, periscope killed in the middle: the table is exact.

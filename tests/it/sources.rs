@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::push::request;
 use crate::support::periscope::{Periscope, VERSIONS};
 use crate::support::questdb::QuestDb;
 use crate::support::wait::until;
@@ -122,4 +123,112 @@ async fn every_source_becomes_rows() {
     let status = periscope.status().await.unwrap();
     let error = status["daemons"].as_array().unwrap().iter().find(|d| d["name"] == "exec").unwrap();
     assert!(error["poll_error"].as_str().unwrap().starts_with("missing: "), "{error}");
+}
+
+/// Answers as freqtrade's API did when it was recorded; only with its login. `balance` is not there.
+fn serve_freqtrade(listener: TcpListener) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/freqtrade");
+    spawn_detached(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 8192];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let part = path.strip_prefix("/bot/api/v1/").unwrap_or_default();
+            let file = if part == "show_config" { "config" } else { part };
+            let body = fs::read_to_string(format!("{folder}/{file}.json")).unwrap_or_default();
+            // "freqtrader:canary" in base64.
+            let status = if !request.contains("basic znjlcxryywrlcjpjyw5hcnk=") {
+                "401 Unauthorized"
+            } else if body.is_empty() || part == "balance" {
+                "404 Not Found"
+            } else {
+                "200 OK"
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _sent = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_lines_make_rows_of_a_freqtrade() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve_freqtrade(listener);
+    let questdb = QuestDb::start(VERSIONS[0]).await;
+    let bot = |name: &str, password: &str| {
+        format!(
+            "[[daemon]]\nname = \"{name}\"\npreset = \"freqtrade\"\n\
+             url = \"http://127.0.0.1:{port}/bot\"\nuser = \"freqtrader\"\n\
+             password = \"{password}\"\n"
+        )
+    };
+    let config = format!(
+        "{}[collect]\ninterval = \"500ms\"\n{}{}\
+         [[daemon]]\nname = \"slip\"\nsource = \"push\"\n\
+         [daemon.map]\nrunning = \"/ok\"\nfetch_count = \"/fetched\"\n",
+        questdb.remote_config(),
+        bot("bot", "canary"),
+        bot("locked", "wrong"),
+    );
+    let periscope = Periscope::up_remote(&config);
+    periscope.ready().await;
+    let recorded = |part: &str| -> serde_json::Value {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/freqtrade");
+        let text = fs::read_to_string(format!("{folder}/{part}.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let (profit, count) = (recorded("profit"), recorded("count"));
+    let sql = "select strategy, venue, currency, daemon, pnl, unrealized_pnl, exposure, drawdown, \
+               equity from trading_metrics limit -1";
+    until("a row of the strategy", Duration::from_secs(60), || async {
+        let rows = questdb.sql(sql).await?;
+        let Some(row) = rows.first() else { return Err("no row".to_owned()) };
+        let names: Vec<&str> = row[..4].iter().filter_map(serde_json::Value::as_str).collect();
+        assert_eq!(names, ["Walker", "binance", "USDT", "bot"]);
+        let number = |key: &str| profit[key].as_f64().unwrap();
+        let closed = number("profit_closed_coin");
+        let expected = [
+            closed,
+            number("profit_all_coin") - closed,
+            count["total_stake"].as_f64().unwrap(),
+            number("current_drawdown"),
+        ];
+        for (value, expected) in row[4..8].iter().zip(expected) {
+            assert!((value.as_f64().unwrap() - expected).abs() < 1e-9, "{row:?}");
+        }
+        assert!(row[8].is_null(), "what is optional and not there is null: {row:?}");
+        Ok(())
+    })
+    .await;
+    until("the reason of the other", Duration::from_secs(60), || async {
+        let status = periscope.status().await.map_err(|error| format!("{error:?}"))?;
+        let daemons = status["daemons"].as_array().unwrap();
+        let locked = daemons.iter().find(|daemon| daemon["name"] == "locked").unwrap();
+        let error = locked["poll_error"].as_str().unwrap_or_default();
+        let told = error.contains("part config (/api/v1/show_config)") && error.contains("401");
+        if told && !error.contains("canary") { Ok(()) } else { Err(error.to_owned()) }
+    })
+    .await;
+    assert_drift_is_named(&periscope).await;
+}
+
+/// A field that gets another name is counted and named.
+async fn assert_drift_is_named(periscope: &Periscope) {
+    for document in ["{\"ok\": true, \"fetched\": 5}", "{\"ok\": true, \"fetches\": 6}"] {
+        let body = document.to_owned().into_bytes();
+        let answer = request(periscope, "POST", "/api/v1/push/slip", body, &[]).await;
+        assert_eq!(answer.status, 204, "{document}");
+    }
+    until("the drift", Duration::from_secs(20), || async {
+        let counter = "periscope_schema_drift_total{target=\"slip\"}";
+        let counted = periscope.metric(counter).await? >= 1.0;
+        let named = periscope.log().contains("nothing is at /fetched (fetch_count)");
+        if counted && named { Ok(()) } else { Err(periscope.log()) }
+    })
+    .await;
 }

@@ -98,6 +98,12 @@ impl Discord {
         Err(failure)
     }
 
+    /// Reads the webhook, which shows that it exists.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let answer = server::ask(&self.client, hyper::Method::GET, self.url.reveal()).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(self.refusal(&answer)) }
+    }
+
     fn refusal(&self, answer: &Answer) -> Failure {
         let hint = match answer.status.as_u16() {
             401 | 403 | 404 => {

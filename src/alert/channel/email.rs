@@ -58,6 +58,21 @@ impl Email {
         }
     }
 
+    /// Connects, secures the connection and logs in.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let transport = self.transport.as_ref().map_err(|error| Failure::Never {
+            reason: server::quoted(error, &[]),
+            hint: "check the host in notify.email.server".to_owned(),
+        })?;
+        let reason = match tokio::time::timeout(DELIVERY, transport.test_connection()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => format!("{} ends the conversation", self.origin()),
+            Ok(Err(error)) => return Err(self.failure(&error)),
+            Err(_elapsed) => format!("{} did not answer within {DELIVERY:?}", self.origin()),
+        };
+        Err(Failure::Later { reason, after: None })
+    }
+
     fn origin(&self) -> String {
         format!("{}:{}", self.config.host, self.config.port)
     }

@@ -70,6 +70,21 @@ impl Channel {
         }
     }
 
+    /// Asks the server whether it would take a message, and sends none: login, chat, webhook, mail
+    /// account. Webhook and ntfy can only be asked whether somebody answers.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Telegram(channel) => channel.check().await,
+            Self::Discord(channel) => channel.check().await,
+            Self::Email(channel) => channel.check().await,
+            Self::Webhook(channel) => channel.check().await,
+            Self::Ntfy(channel) => channel.check().await,
+        }
+    }
+
     /// Delivers `message`; takes at most half a minute.
     ///
     /// Not cancel-safe: a message whose sending was cut off may have arrived.

@@ -38,6 +38,12 @@ impl Ntfy {
         Self { config: config.clone(), client: client.clone() }
     }
 
+    /// Connects; what the topic takes is seen by a message alone.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let url = self.config.url.reveal();
+        server::ask(&self.client, hyper::Method::HEAD, url).await.map(|_any_status| ())
+    }
+
     pub(super) async fn send(&self, message: &Message) -> Result<(), Failure> {
         let notify::Ntfy { url, token } = &self.config;
         let Some((root, topic)) = split(url.reveal()) else {

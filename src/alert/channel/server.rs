@@ -50,6 +50,24 @@ pub(super) async fn post(
     client.send(request, LIMITS).await.map_err(|error| no_answer(&error))
 }
 
+/// Asks for `url`, which is secret, without a body. The answer may have any status.
+///
+/// # Errors
+/// As [`post`].
+pub(super) async fn ask(
+    client: &Client,
+    method: hyper::Method,
+    url: &str,
+) -> Result<Answer, Failure> {
+    let request = Request::builder().method(method).uri(url).header(USER_AGENT, AGENT);
+    let request = request.body(Full::default()).map_err(|_invalid| {
+        // The library's words could repeat the URL.
+        let reason = "the URL is not one that can be asked".to_owned();
+        Failure::Never { reason, hint: "copy it again from where it was made".to_owned() }
+    })?;
+    client.send(request, LIMITS).await.map_err(|error| no_answer(&error))
+}
+
 /// Returns what the lack of an answer means: always to try again, since nobody refused anything.
 pub(super) fn no_answer(error: &HttpError) -> Failure {
     Failure::Later { reason: clean(&error.to_string(), REASON), after: None }

@@ -46,6 +46,12 @@ impl Webhook {
         Self { config: config.clone(), client: client.clone() }
     }
 
+    /// Connects; what would be posted is known to the receiver alone.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let url = self.config.url.reveal();
+        server::ask(&self.client, hyper::Method::HEAD, url).await.map(|_any_status| ())
+    }
+
     pub(super) async fn send(&self, message: &Message) -> Result<(), Failure> {
         let notify::Webhook { url, token } = &self.config;
         let body = body(message);

@@ -6,6 +6,7 @@
 pub mod lock;
 pub mod memory;
 pub mod real;
+pub mod replace;
 
 use std::fmt::Debug;
 use std::io;

@@ -240,6 +240,7 @@ fn panel(panel: &Panel, place: Value, datasource: Datasource, thresholds: Thresh
         "gridPos": place,
         "id": panel.id,
         "interval": panel.min_interval,
+        "maxDataPoints": panel.max_points,
         "options": look::options(panel.kind),
         "targets": targets,
         "title": panel.title,

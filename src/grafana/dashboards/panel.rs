@@ -3,6 +3,14 @@
 
 use super::style::{Column, GREEN, Scale, State, Unit};
 
+/// Most points of a line. Every bucket is worked out for every series first, whatever is summed up
+/// after that: over 90 days 1,000 points cost up to 280 ms, 500 below 200 ms, and a panel of half a
+/// screen has no room for more.
+pub const MAX_DATA_POINTS: i64 = 500;
+/// Most points of a line whose query works out a counter's growth for every pipeline of every symbol:
+/// hundreds of series, of which a few are drawn. 500 points cost up to 310 ms over 90 days.
+pub const MANY_SERIES_POINTS: i64 = 200;
+
 /// How a panel draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -93,6 +101,8 @@ pub struct Panel {
     pub range: (Option<f64>, Option<f64>),
     /// Smallest bucket; the polls are this far apart at most.
     pub min_interval: &'static str,
+    /// Most points of a line.
+    pub max_points: i64,
     /// Text instead of an empty panel.
     pub no_value: &'static str,
     /// Ids of the alert rules that this panel explains.
@@ -131,6 +141,7 @@ impl Panel {
             decimals: None,
             range: (None, None),
             min_interval: "15s",
+            max_points: MAX_DATA_POINTS,
             no_value: "no data",
             rules: &[],
         }
@@ -189,6 +200,13 @@ impl Panel {
     #[must_use]
     pub const fn every(mut self, interval: &'static str) -> Self {
         self.min_interval = interval;
+        self
+    }
+
+    /// Draws lines with fewer points than usual.
+    #[must_use]
+    pub const fn points(mut self, most: i64) -> Self {
+        self.max_points = most;
         self
     }
 

@@ -1,7 +1,7 @@
 //! Pipeline: does data keep coming, and where is it missing?
 
 use super::marks;
-use super::panel::{About, Dashboard, Kind, Panel, Section};
+use super::panel::{About, Dashboard, Kind, MANY_SERIES_POINTS, Panel, Section};
 use super::sql::{DAEMONS, PIPELINES, Source, Value, table, value};
 use super::style::{BLUE, Column, GREEN, RED, Scale, State, Unit, state};
 use crate::model::view::GAP;
@@ -59,6 +59,7 @@ fn records() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_EXCHANGE, "records_count", HOUR_MS, "data_type = 'oi'")],
         )
+        .points(MANY_SERIES_POINTS)
         .named(EXCHANGE)
         .range(Some(0.0), None),
         Panel::new(
@@ -75,6 +76,7 @@ fn records() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_EXCHANGE, "records_count", HOUR_MS, "data_type = 'funding'")],
         )
+        .points(MANY_SERIES_POINTS)
         .named(EXCHANGE)
         .range(Some(0.0), None),
         Panel::new(
@@ -91,6 +93,7 @@ fn records() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_EXCHANGE, "records_count", MINUTE_MS, "data_type = 'liquidation'")],
         )
+        .points(MANY_SERIES_POINTS)
         .named(EXCHANGE)
         .range(Some(0.0), None),
         Panel::new(
@@ -123,6 +126,7 @@ fn records() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_KIND, "records_count", MINUTE_MS, "")],
         )
+        .points(MANY_SERIES_POINTS)
         .named(KIND)
         .range(Some(0.0), None)
         .explains(&["pipeline_stalled"]),
@@ -139,6 +143,7 @@ fn records() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_KIND, "error_count", MINUTE_MS, "")],
         )
+        .points(MANY_SERIES_POINTS)
         .named(KIND)
         .range(Some(0.0), None),
     ]
@@ -209,6 +214,7 @@ fn storage() -> Vec<Panel> {
             },
             vec![SOURCE.rate(BY_EXCHANGE, "bytes_written", HOUR_MS, "")],
         )
+        .points(MANY_SERIES_POINTS)
         .size(10, 8)
         .named(EXCHANGE)
         .range(Some(0.0), None),

@@ -12,6 +12,8 @@ const STRATEGY: &str = "${__field.labels.strategy} ${__field.labels.currency}";
 const BY_SYMBOL: &str = "symbol, currency, env";
 const SYMBOL: &str = "${__field.labels.symbol} ${__field.labels.currency}";
 
+// Rows without a value are left out: a node's account, which has no results of its own, would be a
+// series without a value in every panel.
 const PNL: Value = value("pnl", "last_not_null(pnl)", "last_not_null(pnl)");
 const UNREALIZED: Value =
     value("unrealized", "last_not_null(unrealized_pnl)", "last_not_null(unrealized_pnl)");
@@ -63,7 +65,7 @@ fn profit() -> Vec<Panel> {
                 healthy: "What you expect of the strategy.",
                 act: "A sudden fall: see Orders and Exposure for what was closed.",
             },
-            vec![SOURCE.newest(BY_STRATEGY, "sum(pnl)", PNL, "")],
+            vec![SOURCE.newest(BY_STRATEGY, "sum(pnl)", PNL, "pnl IS NOT NULL")],
         )
         .size(12, 5)
         .named(STRATEGY)
@@ -81,7 +83,12 @@ fn profit() -> Vec<Panel> {
                 healthy: "Small against equity.",
                 act: "A large loss: look at Exposure and decide whether to close.",
             },
-            vec![SOURCE.newest(BY_STRATEGY, "sum(unrealized)", UNREALIZED, "")],
+            vec![SOURCE.newest(
+                BY_STRATEGY,
+                "sum(unrealized)",
+                UNREALIZED,
+                "unrealized_pnl IS NOT NULL",
+            )],
         )
         .size(12, 5)
         .named(STRATEGY)
@@ -99,7 +106,7 @@ fn profit() -> Vec<Panel> {
                 healthy: "Rises over the time scale of the strategy.",
                 act: "Steps down are closed losses: find them among the orders.",
             },
-            vec![SOURCE.lines(BY_STRATEGY, "sum(pnl)", PNL, "")],
+            vec![SOURCE.lines(BY_STRATEGY, "sum(pnl)", PNL, "pnl IS NOT NULL")],
         )
         .named(STRATEGY)
         .decimals(2),
@@ -114,7 +121,12 @@ fn profit() -> Vec<Panel> {
                 healthy: "Swings around 0.",
                 act: "A drift to one side means a position that nobody closes.",
             },
-            vec![SOURCE.lines(BY_STRATEGY, "sum(unrealized)", UNREALIZED, "")],
+            vec![SOURCE.lines(
+                BY_STRATEGY,
+                "sum(unrealized)",
+                UNREALIZED,
+                "unrealized_pnl IS NOT NULL",
+            )],
         )
         .named(STRATEGY)
         .decimals(2),
@@ -179,7 +191,12 @@ fn orders() -> Vec<Panel> {
                 act: "A rising line means orders that are never cancelled: cancel them at the \
                       venue, then look at the strategy.",
             },
-            vec![SOURCE.lines("strategy, daemon, env", "sum(orders)", OPEN, "")],
+            vec![SOURCE.lines(
+                "strategy, daemon, env",
+                "sum(orders)",
+                OPEN,
+                "orders_open IS NOT NULL",
+            )],
         )
         .size(8, 8)
         .named("${__field.labels.strategy}")
@@ -219,7 +236,7 @@ fn risk() -> Vec<Panel> {
                 healthy: "Within the limits of your account.",
                 act: "Reduce the largest bar first.",
             },
-            vec![SOURCE.newest(BY_SYMBOL, "sum(exposure)", EXPOSURE, "")],
+            vec![SOURCE.newest(BY_SYMBOL, "sum(exposure)", EXPOSURE, "exposure IS NOT NULL")],
         )
         .size(8, 8)
         .named(SYMBOL)
@@ -236,7 +253,7 @@ fn risk() -> Vec<Panel> {
                 healthy: "Returns to 0 between trades.",
                 act: "A level that stays is a position that was forgotten, or a hedge that failed.",
             },
-            vec![SOURCE.lines(BY_SYMBOL, "sum(exposure)", EXPOSURE, "")],
+            vec![SOURCE.lines(BY_SYMBOL, "sum(exposure)", EXPOSURE, "exposure IS NOT NULL")],
         )
         .size(8, 8)
         .named(SYMBOL)
@@ -252,7 +269,12 @@ fn risk() -> Vec<Panel> {
                 healthy: "Below the first dashed mark.",
                 act: "At the first mark reduce size; at the second stop the strategy.",
             },
-            vec![SOURCE.lines("strategy, daemon, env", "max(drawdown)", DRAWDOWN, "")],
+            vec![SOURCE.lines(
+                "strategy, daemon, env",
+                "max(drawdown)",
+                DRAWDOWN,
+                "drawdown IS NOT NULL",
+            )],
         )
         .size(8, 8)
         .named("${__field.labels.strategy}")

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::base::files::replace::replace;
 
 /// Kind of an object of Grafana.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,16 +107,10 @@ impl Ledger {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let partial = path.with_extension("part");
         let write = || {
             let mut text = serde_json::to_string_pretty(self)?;
             text.push('\n');
-            let mut open = fs::OpenOptions::new();
-            let mut file =
-                open.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&partial, path)
+            replace(path, &path.with_extension("part"), text.as_bytes(), 0o600)
         };
         write().map_err(|error| at(path, &error))
     }

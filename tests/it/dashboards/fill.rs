@@ -16,7 +16,8 @@ struct Fill {
 }
 
 /// The default rates of 590,400 rows a day, and some rows of the small tables. Everything that panels
-/// look for happens within every hour: gaps, disconnections, restarts, errors.
+/// look for happens within every hour: gaps (each series has some in one hour of twelve), disconnections,
+/// restarts, errors.
 const FILLS: &[Fill] = &[
     Fill {
         table: "daemon_metrics",
@@ -53,8 +54,10 @@ const FILLS: &[Fill] = &[
         values: "@T, 'exchange-' || (@E % 5), 'S' || ((@E / 5) % 5), \
                  CASE WHEN @E < 20 THEN 'oi' WHEN @E < 40 THEN 'funding' ELSE 'liquidation' END, \
                  'daemon-' || (@E % 5), 'vps-1', 'prod', @I * 3, @I / 100, @I * 300, \
-                 20 + rnd_double() * 100, (@I + @E * 3) % 150 < 5, \
-                 CASE WHEN (@I + @E * 3) % 150 < 5 THEN ((@I + @E * 3) % 150) * 15.0 ELSE 0.0 END",
+                 20 + rnd_double() * 100, \
+                 (@I / 240 + @E) % 12 = 0 AND (@I + @E * 3) % 150 < 5, \
+                 CASE WHEN (@I / 240 + @E) % 12 = 0 AND (@I + @E * 3) % 150 < 5 \
+                 THEN ((@I + @E * 3) % 150) * 15.0 ELSE 0.0 END",
     },
     Fill {
         table: "trading_metrics",

@@ -39,28 +39,32 @@ struct Query {
     sql: String,
     shape: Shape,
     min_interval_ms: i64,
+    /// Most points of a series.
+    points: i64,
 }
 
 /// Returns the queries of one dashboard file, its variables first.
 fn queries(file: &str, model: &Value) -> Vec<Query> {
     let dashboard = file.trim_end_matches(".json").to_owned();
-    let query = |name: &str, sql: &Value, shape: Shape, interval: i64| Query {
+    let query = |name: &str, sql: &Value, shape: Shape, (interval, points): (i64, i64)| Query {
         dashboard: dashboard.clone(),
         name: name.to_owned(),
         sql: sql.as_str().unwrap().to_owned(),
         shape,
         min_interval_ms: interval,
+        points,
     };
+    let none = (0, 1_000);
     let mut all = Vec::new();
     for one in model["templating"]["list"].as_array().unwrap() {
         if one["type"] == "query" {
             let name = one["name"].as_str().unwrap();
-            all.push(query(name, &one["query"], Shape::Variable, 0));
+            all.push(query(name, &one["query"], Shape::Variable, none));
         }
     }
     for one in model["annotations"]["list"].as_array().unwrap() {
         if let Some(sql) = one.pointer("/target/rawSql") {
-            all.push(query(one["name"].as_str().unwrap(), sql, Shape::Annotation, 0));
+            all.push(query(one["name"].as_str().unwrap(), sql, Shape::Annotation, none));
         }
     }
     for panel in model["panels"].as_array().unwrap() {
@@ -68,7 +72,8 @@ fn queries(file: &str, model: &Value) -> Vec<Query> {
             let series = target["format"] == "time_series" || target["format"] == 0;
             let shape = if series { Shape::Series } else { Shape::Table };
             let interval = expand::parse_interval(panel["interval"].as_str().unwrap()).unwrap();
-            all.push(query(panel["title"].as_str().unwrap(), &target["rawSql"], shape, interval));
+            let buckets = (interval, panel["maxDataPoints"].as_i64().unwrap());
+            all.push(query(panel["title"].as_str().unwrap(), &target["rawSql"], shape, buckets));
         }
     }
     all
@@ -88,7 +93,7 @@ fn expand(query: &Query, context: &Context, datasource: Datasource) -> String {
     let scope = expand::Scope {
         from_ms: context.from_ms,
         to_ms: context.to_ms,
-        interval_ms: expand::interval_ms(range_ms, 1_000, query.min_interval_ms),
+        interval_ms: expand::interval_ms(range_ms, query.points, query.min_interval_ms),
         values: context.values.clone(),
     };
     expand::expand(&query.sql, &scope, datasource)

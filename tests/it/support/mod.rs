@@ -21,4 +21,5 @@ pub mod smtp;
 pub mod store;
 pub mod telegram;
 pub mod topic;
+pub mod venv;
 pub mod wait;

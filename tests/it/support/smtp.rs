@@ -224,6 +224,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                     return Ok(End::Closed);
                 }
                 _ if !may_send => self.refuse("530 5.7.0 must issue STARTTLS first").await?,
+                "NOOP" => self.say("250 2.0.0 ok").await?,
                 "AUTH" => self.login(&line).await?,
                 "MAIL" => match path(&line, "MAIL FROM:") {
                     Some(from) => {

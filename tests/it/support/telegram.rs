@@ -160,6 +160,12 @@ async fn answer(asked: Asked, state: Arc<Mutex<State>>, fresh: Arc<Notify>) -> R
             Ok(sent) => store(sent, &state),
             Err(reason) => refuse(400, format!("Bad Request: {reason}")),
         },
+        "sendchataction" => match body["chat_id"].as_i64() {
+            Some(chat) if state.lock().unwrap().chats.contains(&chat) => {
+                site::json(200, &json!({ "ok": true, "result": true }))
+            }
+            _ => refuse(400, "Bad Request: chat not found".to_owned()),
+        },
         "getupdates" => updates(&body, &state, &fresh).await,
         other => refuse(404, format!("Not Found: {other}")),
     }

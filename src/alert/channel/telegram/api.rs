@@ -10,10 +10,10 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use teloxide_core::payloads::{
-    GetMe, GetUpdates, GetUpdatesSetters as _, SendMessage, SendMessageSetters as _,
+    GetMe, GetUpdates, GetUpdatesSetters as _, SendChatAction, SendMessage, SendMessageSetters as _,
 };
 use teloxide_core::requests::Payload;
-use teloxide_core::types::{AllowedUpdate, ChatId, LinkPreviewOptions, Update};
+use teloxide_core::types::{AllowedUpdate, ChatAction, ChatId, LinkPreviewOptions, Update};
 
 use super::format::Text;
 use crate::alert::channel::{Failure, server};
@@ -86,6 +86,14 @@ impl Api {
     pub async fn me(&self) -> Result<Me, Failure> {
         let me = self.call(&GetMe::new(), AT_ONCE).await;
         me.map_err(Refused::failure)
+    }
+
+    /// Shows "typing" for a moment in the chat `id`, which needs the same rights as a message: a look
+    /// at the chat alone also works where the bot is blocked.
+    pub(super) async fn may_write(&self, id: i64) -> Result<(), Failure> {
+        let typing = SendChatAction::new(ChatId(id), ChatAction::Typing);
+        let shown = self.call(&typing, AT_ONCE).await;
+        shown.map(|_shown: IgnoredAny| ()).map_err(Refused::failure)
     }
 
     /// Sends `text` to the chat `id`.

@@ -65,6 +65,12 @@ impl Telegram {
         self.chat.clone()
     }
 
+    /// Shows the token to be right and the bot to be allowed to write to the chat.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        self.api.me().await?;
+        self.api.may_write(self.chat.id()).await
+    }
+
     pub(super) async fn send(&self, message: &Message) -> Result<(), Failure> {
         self.pause.check(Instant::now())?;
         let layout = Layout::of(message, |layout| units(&layout.plain()) <= LONGEST);

@@ -1,9 +1,12 @@
-//! Document → [`Status`]. Pure.
+//! Document → [`Status`]. Pure. A document of another form is made one of this form first, by the
+//! daemon's map (`convert`): so there is one reader and one judgement of types and values.
 //!
 //! A field of another type than expected, or with a value that cannot be true, is null and counts as
 //! drift: a number inside a string is not a number, a counter below zero or beyond 64 bits is no
 //! counter, a time without an offset, before the year 2000 or more than five minutes ahead is no time.
 //! A number with a fraction is no count; `5.0` is 5. Values that are merely surprising are kept.
+
+mod convert;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::text;
 use crate::base::time::Timestamp;
+use crate::config::map;
 use crate::model::status::{Exchange, Pipeline, Status, Trading};
 
 /// Most rows of one kind that one document gives.
@@ -22,7 +26,7 @@ const EARLIEST: Timestamp = Timestamp::from_millis(946_684_800_000);
 const AHEAD: Duration = Duration::from_secs(300);
 
 /// The fields of the plain document.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 13] = [
     "running",
     "shutdown_requested",
     "fetch_count",
@@ -33,6 +37,9 @@ const FIELDS: [&str; 10] = [
     "last_error",
     "symbols",
     "exchanges",
+    "memory_bytes",
+    "cpu_percent",
+    "event_loop_lag_ms",
 ];
 /// The fields of richer documents.
 const RICHER: [&str; 3] = ["exchange_status", "pipeline", "trading"];
@@ -46,8 +53,57 @@ pub(super) struct Mapped {
     pub(super) drift: Vec<&'static str>,
     /// Which of the known fields the document has, one bit each.
     pub(super) fields: u16,
-    /// How many other fields it has.
+    /// How many other fields it has; 0 for a daemon with a map, which names what it wants.
     pub(super) unknown: usize,
+    /// Paths of the daemon's map that lead nowhere.
+    pub(super) missing: Vec<String>,
+}
+
+/// How the documents of one daemon are read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mapper(Option<Arc<map::Map>>);
+
+impl Mapper {
+    /// Reads documents by `map`; without one they are status documents.
+    pub(super) fn new(map: Option<&map::Map>) -> Self {
+        Self(map.map(|map| Arc::new(map.clone())))
+    }
+
+    /// Reads a document at `now`; `None` when nothing of a status is in it.
+    pub(super) fn status(&self, document: &Value, now: Timestamp) -> Option<Mapped> {
+        let Some(map) = &self.0 else { return status(document, now) };
+        let converted = convert::convert(map, document, now);
+        if !converted.found {
+            return None;
+        }
+        let mapped = status(&converted.document, now)?;
+        Some(Mapped { missing: converted.missing, ..mapped })
+    }
+
+    /// Says that nothing of a status is in a document.
+    pub(super) const fn no_status(&self) -> &'static str {
+        match &self.0 {
+            Some(_) => "nothing that `map` or `preset` of this daemon names is in the document",
+            None => "the document has no field of a status; say where they are with `[daemon.map]`",
+        }
+    }
+
+    /// Returns what of `document` is in no row; a long list ends with how many more there are.
+    pub(super) fn ignored(&self, document: &Value) -> Vec<String> {
+        match &self.0 {
+            Some(map) => convert::ignored(map, document),
+            None => ignored(document),
+        }
+    }
+}
+
+/// Returns the names of the fields that are in `fields`.
+pub(super) fn field_names(fields: u16) -> impl Iterator<Item = &'static str> {
+    FIELDS
+        .iter()
+        .chain(&RICHER)
+        .enumerate()
+        .filter_map(move |(bit, name)| (fields & (1_u16 << bit) != 0).then_some(*name))
 }
 
 /// Reads a status document at `now`; `None` when it is no object or has no field of a status.
@@ -77,6 +133,9 @@ pub(super) fn status(document: &Value, now: Timestamp) -> Option<Mapped> {
         exchanges: reader
             .list("exchanges", |item| text::venue(item).filter(|venue| &**venue != "all")),
         symbols: reader.list("symbols", text::tag),
+        memory_bytes: reader.count("memory_bytes"),
+        cpu_percent: reader.at_least_zero("cpu_percent"),
+        event_loop_lag_ms: reader.at_least_zero("event_loop_lag_ms"),
         ..Status::default()
     };
     let Reader { mut drift, .. } = reader;
@@ -86,11 +145,12 @@ pub(super) fn status(document: &Value, now: Timestamp) -> Option<Mapped> {
         trading: trading(object, now, &mut drift),
         ..plain
     };
-    Some(Mapped { status, drift, fields, unknown: object.len() - known })
+    let unknown = object.len() - known;
+    Some(Mapped { status, drift, fields, unknown, missing: Vec::new() })
 }
 
-/// Returns the fields of `document` that are in no row; long lists end with how many more there are.
-pub(super) fn ignored(document: &Value) -> Vec<String> {
+/// Returns the fields of a status document that are in no row.
+fn ignored(document: &Value) -> Vec<String> {
     const MOST: usize = 50;
     let Some(object) = document.as_object() else { return Vec::new() };
     let is_unknown = |name: &&String| !FIELDS.iter().chain(&RICHER).any(|known| known == *name);
@@ -107,22 +167,30 @@ pub(super) fn ignored(document: &Value) -> Vec<String> {
     names
 }
 
-/// `exchange_status: {venue: {connected | ws_connected | rest_connected, …}}`
+/// `exchange_status: {venue: {connected | ws_connected | rest_connected, …}}`, or a list of such
+/// objects that name their `exchange`.
 fn exchanges(
     document: &Map<String, Value>,
     now: Timestamp,
     drift: &mut Vec<&'static str>,
 ) -> Vec<Exchange> {
-    let Some(venues) = document.get("exchange_status").filter(|value| !value.is_null()) else {
-        return Vec::new();
+    let entries: Vec<(Option<&str>, &Value)> = match document.get("exchange_status") {
+        None | Some(Value::Null) => return Vec::new(),
+        Some(Value::Object(venues)) => {
+            venues.iter().map(|(name, value)| (Some(name.as_str()), value)).collect()
+        }
+        Some(Value::Array(entries)) if entries.len() <= MAX_ROWS => entries
+            .iter()
+            .map(|entry| (entry.get("exchange").and_then(Value::as_str), entry))
+            .collect(),
+        Some(Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
+            drift.push("exchange_status");
+            return Vec::new();
+        }
     };
-    let Some(venues) = venues.as_object() else {
-        drift.push("exchange_status");
-        return Vec::new();
-    };
-    let mut found = Vec::with_capacity(venues.len());
-    for (name, value) in venues {
-        let (Some(exchange), Some(object)) = (text::venue(name), value.as_object()) else {
+    let mut found = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let (Some(exchange), Some(object)) = (name.and_then(text::venue), value.as_object()) else {
             drift.push("exchange_status");
             continue;
         };
@@ -192,35 +260,45 @@ fn pipelines(
     found
 }
 
-/// `trading: {strategy: {symbol, venue, pnl, …}}`, or a list of such objects for each strategy.
+/// `trading: {strategy: {symbol, venue, pnl, …}}`, or a list of such objects for each strategy, or one
+/// list of objects that name their `strategy`.
 fn trading(
     document: &Map<String, Value>,
     now: Timestamp,
     drift: &mut Vec<&'static str>,
 ) -> Vec<Trading> {
-    let Some(strategies) = document.get("trading").filter(|value| !value.is_null()) else {
-        return Vec::new();
-    };
-    let Some(strategies) = strategies.as_object() else {
-        drift.push("trading");
-        return Vec::new();
-    };
-    let mut found = Vec::with_capacity(strategies.len());
-    for (name, value) in strategies {
-        let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        for entry in entries {
-            let (Some(strategy), Some(object)) = (text::tag(name), entry.as_object()) else {
-                drift.push("trading");
-                continue;
-            };
-            if found.len() >= MAX_ROWS {
-                drift.push("trading");
-                return found;
+    let entries: Vec<(Option<&str>, &Value)> = match document.get("trading") {
+        None | Some(Value::Null) => return Vec::new(),
+        Some(Value::Object(strategies)) => {
+            let mut entries = Vec::with_capacity(strategies.len());
+            for (name, value) in strategies {
+                let of_one = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                entries.extend(of_one.iter().map(|entry| (Some(name.as_str()), entry)));
             }
-            let mut reader = Reader { object, now, drift: std::mem::take(drift) };
-            found.push(one_trading(strategy, &mut reader));
-            *drift = reader.drift;
+            entries
         }
+        Some(Value::Array(entries)) => entries
+            .iter()
+            .map(|entry| (entry.get("strategy").and_then(Value::as_str), entry))
+            .collect(),
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
+            drift.push("trading");
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::with_capacity(entries.len().min(MAX_ROWS));
+    for (name, entry) in entries {
+        let (Some(strategy), Some(object)) = (name.and_then(text::tag), entry.as_object()) else {
+            drift.push("trading");
+            continue;
+        };
+        if found.len() >= MAX_ROWS {
+            drift.push("trading");
+            return found;
+        }
+        let mut reader = Reader { object, now, drift: std::mem::take(drift) };
+        found.push(one_trading(strategy, &mut reader));
+        *drift = reader.drift;
     }
     found
 }
