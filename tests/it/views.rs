@@ -70,7 +70,12 @@ impl Rig {
     async fn found(&self) -> Vec<Vec<Value>> {
         let sql = "select view_name, view_table_dir_name from materialized_views() \
                    order by view_name";
-        self.questdb.sql(sql).await.unwrap()
+        // The server leaves a view out while it writes down its state.
+        until("all views", LONG, || async {
+            let found = self.questdb.sql(sql).await?;
+            if found.len() == VIEWS.len() { Ok(found) } else { Err(format!("{found:?}")) }
+        })
+        .await
     }
 
     async fn until_status(&self, wanted: &str) {
@@ -78,7 +83,11 @@ impl Rig {
                    where view_name = 'exchange_status_1h'";
         until(wanted, LONG, || async {
             let found = self.questdb.sql(sql).await?;
-            if found[0][0] == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+            if found.first().is_some_and(|row| row[0] == wanted) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
         })
         .await;
     }
