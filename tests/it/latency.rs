@@ -18,9 +18,11 @@ const HOLD: Duration = Duration::from_secs(10);
 const FLOOR: Duration = Duration::from_secs(40);
 /// Window of the errors for each fetch.
 const WINDOW: Duration = Duration::from_secs(20);
-/// What a message may take beyond poll interval and `for`. A program that is not optimised looks at
-/// its rows less often, since a look takes it longer.
-const ALLOWED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 2 });
+/// What a message may take beyond poll interval and `for`: promised, and judged at full scale.
+const ALLOWED: Duration = Duration::from_secs(2);
+/// What it takes when no look between two evaluations finds the fault: looks are rare on a machine
+/// that is busy with other tests, or in a program that is not optimised.
+const EVALUATION: Duration = Duration::from_secs(20);
 /// Rounds of one instance: a group of alerts has six messages in five minutes, and two of these
 /// faults are of one rule.
 const ROUNDS: usize = 3;
@@ -194,6 +196,7 @@ async fn every_kind_of_fault_is_told_apart_and_in_time() {
         } else {
             Duration::ZERO
         };
-        assert!(p99 <= POLL + ALLOWED + timeout, "{}: {p99:?}", trouble.name());
+        let allowed = if runs == 0 { EVALUATION } else { ALLOWED };
+        assert!(p99 <= POLL + allowed + timeout, "{}: {p99:?}", trouble.name());
     }
 }

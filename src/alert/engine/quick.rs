@@ -22,12 +22,14 @@ pub const PACE: Duration = Duration::from_millis(500);
 pub const DATABASE_PACE: Duration = Duration::from_secs(1);
 /// A look that took long is followed by a pause so many times as long.
 const PAUSE: u32 = 20;
+/// Longest pause: on a busy machine a fault is still found sooner than by the evaluation alone.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Share of the limit from which on a series is near it.
 const NEAR: f64 = 0.5;
 
 /// Returns the pause after a look that took `took`.
 pub fn pause(took: Duration) -> Duration {
-    PACE.max(took.saturating_mul(PAUSE))
+    took.saturating_mul(PAUSE).clamp(PACE, LONGEST)
 }
 
 /// Returns what memory says of `rule`, as far as it can be relied on: all when its whole window is
@@ -257,5 +259,6 @@ mod tests {
     fn a_slow_look_is_followed_by_a_long_pause() {
         assert_eq!(pause(Duration::from_millis(3)), PACE);
         assert_eq!(pause(Duration::from_millis(100)), Duration::from_secs(2));
+        assert_eq!(pause(Duration::from_millis(900)), LONGEST, "the machine is busy");
     }
 }
