@@ -46,6 +46,7 @@ impl Reporter {
             grafana: self.grafana(),
             spool: self.stats.spool(),
             writer: self.stats.writer(),
+            database: self.stats.database(),
             daemons,
             alerts: self.alerts.report(),
             parts: self.board.entries(),

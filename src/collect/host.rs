@@ -212,7 +212,10 @@ fn with_health(row: Row, entry: &Entry) -> Row {
 fn with_own_figures(row: Row, part: Part, report: &Report) -> Row {
     let long = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     match part {
-        Part::Questdb => row.with("restarts", long(report.questdb.restarts)),
+        Part::Questdb => row
+            .with("restarts", long(report.questdb.restarts))
+            .with("latency_ms", report.database.latency_ms)
+            .with("wal_lag", report.database.wal_lag.map(long)),
         Part::Grafana => row.with("restarts", long(report.grafana.restarts)),
         Part::Spool => row
             .with("pending_rows", long(report.spool.rows))
@@ -220,7 +223,8 @@ fn with_own_figures(row: Row, part: Part, report: &Report) -> Row {
             .with("oldest_seconds", report.spool.oldest_age_seconds),
         Part::Writer => row
             .with("rows_total", long(report.writer.rows_total))
-            .with("refused_total", long(report.writer.refused_total)),
+            .with("refused_total", long(report.writer.refused_total))
+            .with("latency_ms", report.writer.latency_ms),
         Part::Schema | Part::Collect | Part::Alerts | Part::Web => row,
     }
 }
@@ -228,7 +232,7 @@ fn with_own_figures(row: Row, part: Part, report: &Report) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::report::{Alerts, Server, Spool, Writer};
+    use crate::model::report::{Alerts, Database, Server, Spool, Writer};
     use crate::model::row::Value;
 
     fn report() -> Report {
@@ -254,7 +258,8 @@ mod tests {
             questdb: server.clone(),
             grafana: Server { pid: None, ..server },
             spool: Spool { rows: 7, bytes: 70, oldest_age_seconds: 1.5, ..Spool::default() },
-            writer: Writer { rows_total: 9, ..Writer::default() },
+            writer: Writer { rows_total: 9, latency_ms: Some(2.5), ..Writer::default() },
+            database: Database { latency_ms: Some(0.5), wal_lag: Some(4) },
             daemons: Vec::new(),
             alerts: Alerts::default(),
             parts: BTreeMap::from([
@@ -290,6 +295,9 @@ mod tests {
         assert_eq!(*rows[4].get("pending_rows"), Value::Long(7));
         assert_eq!(*rows[5].get("detail"), Value::from("questdb away"));
         assert_eq!(*rows[5].get("rows_total"), Value::Long(9));
+        assert_eq!(*rows[2].get("latency_ms"), Value::Double(0.5));
+        assert_eq!(*rows[2].get("wal_lag"), Value::Long(4));
+        assert_eq!(*rows[5].get("latency_ms"), Value::Double(2.5));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Report {
     pub spool: Spool,
     /// Delivery to the database.
     pub writer: Writer,
+    /// What the database itself is asked from time to time.
+    #[serde(default)]
+    pub database: Database,
     /// Every daemon known, by name.
     pub daemons: Vec<Daemon>,
     /// Alerting.
@@ -81,7 +84,7 @@ pub struct Spool {
 }
 
 /// Delivery to the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Writer {
     /// Rows acknowledged by `QuestDB` since periscope started.
     pub rows_total: u64,
@@ -89,6 +92,18 @@ pub struct Writer {
     pub refused_total: u64,
     /// Last acknowledged write.
     pub last_write_at: Option<Timestamp>,
+    /// Duration of the last request, whatever its answer, milliseconds.
+    #[serde(default)]
+    pub latency_ms: Option<f64>,
+}
+
+/// What the database itself is asked every ten seconds; all `None` while it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Database {
+    /// Duration of the last check query, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Transactions accepted but not yet visible, of all tables of periscope together.
+    pub wal_lag: Option<u64>,
 }
 
 /// A daemon.

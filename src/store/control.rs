@@ -10,6 +10,7 @@ use super::conditions::{Conditions, Source};
 use super::deliver::Gate;
 use super::exec::{ExecError, Target};
 use super::spool::thread::Mailbox;
+use super::stats::Stats;
 use super::tables::Tables;
 use super::wal::{self, Watch};
 use crate::base::http::Client;
@@ -37,6 +38,8 @@ pub struct Control {
     pub mailbox: Mailbox,
     /// What is wrong.
     pub conditions: Conditions,
+    /// Figures.
+    pub stats: Stats,
     /// Metrics.
     pub metrics: Metrics,
     /// Connections.
@@ -183,18 +186,23 @@ impl Control {
 
     fn close(&self, reason: String) {
         self.gate.send_if_modified(|gate| gate.target.take().is_some());
+        self.stats.unseen();
         self.conditions.set(Source::Gate, Some(reason));
     }
 
     /// Looks whether accepted rows become visible.
     async fn watch_tables(&self, watch: &mut Watch, target: &Target, state: &ServerState) {
+        let asked = Instant::now();
         let tables = match wal::look(target, &self.client).await {
             Ok(tables) => tables,
             Err(error) => {
+                self.stats.unseen();
                 tracing::debug!(%error, "wal_tables() could not be read");
                 return;
             }
         };
+        let lag = tables.iter().map(wal::WalTable::lag).fold(0, u64::saturating_add);
+        self.stats.looked(asked.elapsed(), lag);
         for table in &tables {
             let label = Table { table: table.name };
             let lag = i64::try_from(table.lag()).unwrap_or(i64::MAX);

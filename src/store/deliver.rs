@@ -299,7 +299,9 @@ impl Lane<'_> {
             }
             self.renew_connections().await;
             let body = body.clone();
+            let asked = Instant::now();
             let verdict = post::post(&self.client, &target, body, delivery.timeout).await;
+            delivery.stats.requested(asked.elapsed());
             let lost = delivery.flight.end(records, verdict == Verdict::Written);
             let changed = !lost.is_empty();
             delivery.mailbox.lost_in_flight(lost);

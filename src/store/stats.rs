@@ -21,6 +21,7 @@ struct State {
     spool: report::Spool,
     oldest: Option<Timestamp>,
     writer: report::Writer,
+    database: report::Database,
     durable: BTreeMap<String, Timestamp>,
     losses: Vec<Loss>,
     lately: Option<Lately>,
@@ -100,6 +101,27 @@ impl Stats {
         state.writer.last_write_at = Some(now);
     }
 
+    /// Takes the duration of a request that brought rows to `QuestDB`, whatever its answer.
+    pub fn requested(&self, took: Duration) {
+        self.lock().writer.latency_ms = Some(millis(took));
+    }
+
+    /// Returns what the database was asked last.
+    pub fn database(&self) -> report::Database {
+        self.lock().database
+    }
+
+    /// Takes what a look at the tables of the database found, and how long it took.
+    pub fn looked(&self, took: Duration, wal_lag: u64) {
+        let figures = report::Database { latency_ms: Some(millis(took)), wal_lag: Some(wal_lag) };
+        self.lock().database = figures;
+    }
+
+    /// Forgets what the database said: it does not answer.
+    pub fn unseen(&self) {
+        self.lock().database = report::Database::default();
+    }
+
     /// Takes rows as put into the dead-letter folder.
     pub fn refused(&self, rows: u64) {
         let mut state = self.lock();
@@ -164,6 +186,10 @@ impl Stats {
     pub fn take_losses(&self) -> Vec<Loss> {
         std::mem::take(&mut self.lock().losses)
     }
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1_000.0
 }
 
 #[cfg(test)]

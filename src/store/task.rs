@@ -189,6 +189,7 @@ impl Store {
             tables,
             mailbox: mailbox.clone(),
             conditions,
+            stats: around.stats.clone(),
             metrics: setup.metrics.clone(),
             client: setup.client.clone(),
             clock: setup.clock.clone(),

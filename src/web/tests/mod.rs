@@ -22,7 +22,7 @@ use crate::base::tasks;
 use crate::base::time::{Clock, Timestamp};
 use crate::config::{Listen, Node};
 use crate::model::observation::PushRefusal;
-use crate::model::report::{Alerts, Daemon, Report, Server, Spool, Writer};
+use crate::model::report::{Alerts, Daemon, Database, Report, Server, Spool, Writer};
 use crate::model::server::{Endpoint, ServerState};
 
 /// Text that would be dangerous on a page, in an attribute and on a terminal.
@@ -54,6 +54,7 @@ pub(super) fn report() -> Report {
         grafana: Server { http: Some(format!("javascript:{HOSTILE}")), ..server("off") },
         spool: Spool { rows: 12, bytes: 3_456, ..Spool::default() },
         writer: Writer { rows_total: 34_567, ..Writer::default() },
+        database: Database::default(),
         daemons: vec![
             Daemon {
                 name: HOSTILE.to_owned(),
