@@ -5,7 +5,7 @@
 
 use std::process::{Command, ExitCode};
 
-const ALL: [&str; 5] = ["writer", "spool", "latency", "polls", "memory"];
+const ALL: [&str; 6] = ["writer", "spool", "latency", "polls", "fleet", "memory"];
 
 fn main() -> ExitCode {
     // cargo adds --bench.

@@ -3,6 +3,7 @@
 
 pub mod children;
 pub mod figures;
+pub mod fleet;
 pub mod latency;
 pub mod memory;
 pub mod polls;

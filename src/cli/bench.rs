@@ -29,6 +29,8 @@ enum What {
     Spool,
     /// From a sample to its row in SQL at 1,000 and 10,000 rows/s
     Latency,
+    /// A thousand daemons every second: how late polls are, memory and CPU
+    Fleet,
     /// Resident memory, idle and with a backlog of a gibibyte
     Memory,
 }
@@ -47,6 +49,7 @@ pub(super) fn bench(global: &Global, arguments: &Arguments) -> anyhow::Result<Ex
             What::Writer => bench::writer::run(&config, seconds).await?.json(),
             What::Polls => bench::polls::run(&config, seconds).await?.json(),
             What::Spool => bench::spool::run(&config, seconds).await?.json(),
+            What::Fleet => bench::fleet::run(&config, seconds).await?,
             What::Memory => bench::memory::run(&config, seconds).await?,
             What::Latency => {
                 let reports = bench::latency::run(&config, &RATES, seconds).await?;

@@ -4,6 +4,7 @@
 pub mod directory;
 pub mod host;
 pub mod probe;
+pub mod process;
 pub mod push;
 pub mod shim;
 pub mod simulate;
@@ -19,7 +20,6 @@ mod mapping;
 mod parts;
 mod peaks;
 mod poll;
-mod process;
 mod record;
 mod rows;
 #[cfg(test)]

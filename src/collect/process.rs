@@ -46,7 +46,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 
 /// Remembers a process between two looks, to know the CPU used in between.
 #[derive(Debug, Default)]
-pub(super) struct ProcessWatch {
+pub struct ProcessWatch {
     last: Option<Look>,
 }
 
@@ -60,7 +60,7 @@ struct Look {
 
 impl ProcessWatch {
     /// Looks at process `pid`; `None` when it does not run.
-    pub(super) fn look(&mut self, pid: u32) -> Option<Process> {
+    pub fn look(&mut self, pid: u32) -> Option<Process> {
         let Some(stat) = stat(pid).filter(|stat| !stat.zombie) else {
             self.last = None;
             return None;
