@@ -81,6 +81,14 @@ impl Directory {
         });
     }
 
+    /// Takes note that a daemon is polled at another pace than was expected.
+    pub(super) fn set_interval(&self, name: &str, interval: Duration) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(name) {
+            entry.interval = interval;
+        }
+    }
+
     /// Lists a daemon like [`Self::expect`], unless it is there already.
     ///
     /// # Errors

@@ -183,6 +183,9 @@ impl ShimDaemon {
                 () = self.poll(socket, &sink) => {}
             }
             if self.pace.interval != before {
+                for name in self.series.keys() {
+                    sink.directory.set_interval(name, self.pace.interval);
+                }
                 ticks = Pace { first: self.pace.interval, ..self.pace }.ticks();
             }
         }

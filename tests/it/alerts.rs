@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::support::alerting_grafana::AlertingGrafana;
+use super::support::faulty::{Faulty, Trouble};
 use super::support::killable::Killable;
-use super::support::periscope::Periscope;
+use super::support::periscope::{Periscope, VERSIONS};
+use super::support::questdb::QuestDb;
 use super::support::receiver::Receiver;
 use super::support::wait::until;
 
@@ -150,6 +152,48 @@ async fn with_the_database_down_as_well_a_killed_daemon_is_told_and_a_kill_of_pe
     let resolved = receiver.wait("resolved", 1, || periscope.log()).await;
     assert_eq!(resolved[0]["title"], "Daemon unreachable: 2 alerts are over");
     assert_eq!(receiver.of_kind("resolved").len(), 1, "{:?}", receiver.taken());
+}
+
+/// The database ends while periscope knows it, and then a daemon and a venue are lost.
+#[tokio::test]
+async fn with_the_database_killed_a_killed_daemon_and_a_lost_venue_are_told() {
+    let receiver = Receiver::start().await;
+    let mut daemons = [Faulty::start(Trouble::Killed), Faulty::start(Trouble::Venue)];
+    let mut questdb = QuestDb::start(VERSIONS[0]).await;
+    let entries: String = daemons.iter().map(|daemon| daemon.config("500ms")).collect();
+    let venue = "[[alerts.rule]]\nid = \"exchange_disconnected\"\nseverity = \"warning\"\n\
+                 for = \"10s\"\n";
+    let alerts = config(&receiver).replace("[notify.webhook]", &format!("{venue}[notify.webhook]"));
+    let periscope = Periscope::up_remote(&format!("{}{alerts}{entries}", questdb.remote_config()));
+    periscope.ready().await;
+    polled(&periscope, 2).await;
+    evaluations(&periscope, 1).await;
+    assert_eq!(receiver.of_kind("firing"), Vec::<Value>::new(), "nothing is wrong yet");
+    questdb.kill();
+    periscope.told("questdb", "refused").await;
+    for daemon in &mut daemons {
+        daemon.spoil().await;
+    }
+    until("both messages", Duration::from_secs(90), || async {
+        let told = receiver.of_kind("firing");
+        let has = |title: &str| told.iter().any(|message| message["title"] == title);
+        let all =
+            has("killed on it does not answer") && has("venue on it is not connected to alpha");
+        if all { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    for daemon in &mut daemons {
+        daemon.heal().await;
+    }
+    // Still without a database.
+    until("both ends", Duration::from_secs(150), || async {
+        let told = receiver.of_kind("resolved");
+        let has = |title: &str| told.iter().any(|message| message["title"] == title);
+        let all =
+            has("killed on it does not answer") && has("venue on it is not connected to alpha");
+        if all { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test]

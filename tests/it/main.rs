@@ -31,6 +31,7 @@ mod layers;
 mod nautilus;
 mod notify;
 mod packaging;
+mod pipeline;
 mod push;
 mod push_client;
 mod remote;

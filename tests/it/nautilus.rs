@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::periscope::Periscope;
 use super::support::venv;
+use super::support::viewer::{Seen, panel};
 use super::support::wait::until;
 
 const NODE: &str = "tests/python/nautilus/node.py";
@@ -120,6 +121,41 @@ async fn until_connected(periscope: &Periscope, connected: bool) {
     .await;
 }
 
+/// A13, A14, A15: what the node reports is what the panels of Trading show.
+async fn dashboards_show(seen: &Seen, report: &Value) {
+    let of_symbol = |rows: &[Value], symbol: &str| {
+        rows.iter().filter(|row| row["symbol"] == symbol).cloned().collect::<Vec<_>>()
+    };
+    let pairs = [
+        ("Realised PnL now", "pnl"),
+        ("Unrealised PnL now", "unrealized_pnl"),
+        ("Exposure per symbol", "exposure"),
+    ];
+    for (title, field) in pairs {
+        until(title, Duration::from_secs(30), || async {
+            let rows = panel(seen, "periscope-trading", title).await?;
+            // A panel may show the sum over all symbols.
+            let sum = |rows: &[Value]| rows.iter().filter_map(|row| row["value"].as_f64()).sum();
+            let shown: f64 = sum(&rows);
+            let node: f64 = SYMBOLS
+                .iter()
+                .filter_map(|symbol| report["instruments"][symbol][field].as_f64())
+                .sum();
+            let each = SYMBOLS.iter().all(|symbol| {
+                let rows = of_symbol(&rows, symbol);
+                let shown: f64 = sum(&rows);
+                let node = report["instruments"][symbol][field].as_f64().unwrap_or_default();
+                rows.is_empty() || (shown - node).abs() < 1e-6
+            });
+            let equal = each && (shown - node).abs() < 1e-6;
+            if equal { Ok(()) } else { Err(format!("{rows:?}\nnode {report}")) }
+        })
+        .await;
+    }
+    let rows = panel(seen, "periscope-trading", "Orders per minute").await.unwrap();
+    assert!(rows.iter().any(|row| row["value"].as_f64() > Some(0.0)), "{rows:?}");
+}
+
 #[tokio::test]
 async fn an_unmodified_node_is_written_as_it_reports_itself() {
     let python = python();
@@ -177,6 +213,11 @@ async fn an_unmodified_node_is_written_as_it_reports_itself() {
     assert!((equity - balance - open).abs() < 1e-6, "{equity} is not {balance} + {open}");
     assert!((0.0..0.01).contains(&drawdown), "{drawdown}");
 
+    let seen = Seen::of(periscope);
+    dashboards_show(&seen, &report).await;
+    let Seen { periscope, .. } = seen;
+    let status = periscope.status().await.unwrap();
+    assert_eq!(status["daemons"][0]["interval_seconds"], 2.0, "{status}");
     until_connected(&periscope, true).await;
     node.tell("disconnect");
     until_connected(&periscope, false).await;

@@ -1,9 +1,7 @@
 //! Dashboards without Grafana, as a browser asks for them: real periscope, real `QuestDB`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use periscope::base::http::{Client, Limits as HttpLimits};
 use periscope::base::secret::Secret;
 use periscope::model::server::{Endpoint, Login};
 use periscope::store::frame::{self, Kind, Limits};
@@ -12,84 +10,11 @@ use serde_json::{Value, json};
 
 use super::support::periscope::{Periscope, send_signal};
 use super::support::questdb::{PASSWORD, QuestDb};
+use super::support::viewer::{Seen, ask, model, rows, send, variables};
 use super::support::wait::until;
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
-
-type Values = BTreeMap<String, Vec<String>>;
-
-/// periscope, and the client of whoever looks at its dashboards.
-struct Seen {
-    periscope: Periscope,
-    client: Client,
-}
-
-/// Sends a request to the listener; returns the status and the body.
-async fn send(seen: &Seen, path: &str, body: Option<&Value>) -> (u16, String) {
-    let url = format!("{}{path}", seen.periscope.listener().unwrap());
-    let request = match body {
-        Some(_) => hyper::Request::post(url),
-        None => hyper::Request::get(url),
-    };
-    let text = body.map(ToString::to_string).unwrap_or_default();
-    let request = request.body(http_body_util::Full::from(text)).unwrap();
-    let limits = HttpLimits { time: Duration::from_secs(60), body: 64 << 20 };
-    let answer = seen.client.send(request, limits).await.unwrap();
-    (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
-}
-
-async fn model(seen: &Seen, uid: &str) -> Value {
-    let (status, body) = send(seen, &format!("/api/v1/dashboards/{uid}"), None).await;
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-/// Asks one query over the last `range_ms`; returns its frame or its error.
-async fn ask(
-    seen: &Seen,
-    uid: &str,
-    query: Value,
-    values: &Values,
-    range_ms: i64,
-) -> Result<Value, Value> {
-    let now_ms = jiff::Timestamp::now().as_millisecond();
-    let question = json!({
-        "from": now_ms - range_ms, "to": now_ms, "values": values, "queries": [query],
-    });
-    let (status, body) = send(seen, &format!("/api/v1/query/{uid}"), Some(&question)).await;
-    assert_eq!(status, 200, "{body}");
-    let mut answer: Value = serde_json::from_str(&body).unwrap();
-    let mut result = answer["results"][0].take();
-    if result["error"].is_object() {
-        Err(result["error"].take())
-    } else {
-        Ok(result["frame"].take())
-    }
-}
-
-/// Returns the values of all variables of a dashboard, each under those before it.
-async fn variables(seen: &Seen, uid: &str, model: &Value, range_ms: i64) -> Values {
-    let mut values = Values::new();
-    for one in model["templating"]["list"].as_array().unwrap() {
-        if one["type"] != "query" {
-            continue;
-        }
-        let name = one["name"].as_str().unwrap().to_owned();
-        let frame = ask(seen, uid, json!({"variable": name}), &values, range_ms)
-            .await
-            .unwrap_or_else(|error| panic!("{uid} {name}: {error}"));
-        let found: Vec<String> =
-            serde_json::from_value(frame["columns"][0]["values"].clone()).unwrap();
-        assert!(!found.is_empty(), "{uid} {name}");
-        values.insert(name, found);
-    }
-    values
-}
-
-fn rows(frame: &Value) -> usize {
-    frame["columns"][0]["values"].as_array().unwrap().len()
-}
 
 /// Waits until there is something to see.
 async fn filled() -> Seen {
@@ -105,7 +30,7 @@ async fn filled() -> Seen {
     ] {
         periscope.until_count(&format!("select count() from {table}"), |count| count > 0).await;
     }
-    Seen { periscope, client: Client::new().unwrap() }
+    Seen::of(periscope)
 }
 
 #[tokio::test]

@@ -22,4 +22,5 @@ pub mod store;
 pub mod telegram;
 pub mod topic;
 pub mod venv;
+pub mod viewer;
 pub mod wait;

@@ -299,7 +299,8 @@ impl Periscope {
         let what = format!("{part} to tell of {words:?}");
         until(&what, Duration::from_secs(60), || async {
             let told = self.status().await?["parts"][part].to_string();
-            if told.contains("degraded") && told.contains(words) { Ok(told) } else { Err(told) }
+            let is_bad = ["\"degraded\"", "\"down\""].iter().any(|state| told.contains(state));
+            if is_bad && told.contains(words) { Ok(told) } else { Err(told) }
         })
         .await
     }
