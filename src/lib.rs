@@ -22,6 +22,7 @@ pub mod bench;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod doctor;
 pub mod grafana;
 pub mod model;
 pub mod rules;

@@ -8,7 +8,9 @@ mod compose;
 mod credentials;
 mod daemon;
 mod dashboards;
+mod doctor;
 pub mod exit;
+mod export;
 mod grafana;
 pub mod instance;
 mod log;
@@ -85,10 +87,14 @@ enum Command {
     },
     /// Checks the configuration and prints every problem
     Check,
+    /// Looks for what is wrong: finding, cause, and the command that mends it
+    Doctor(doctor::Arguments),
     /// Shows components and daemons of the running instance
     Status(status::Arguments),
     /// Runs read-only SQL
     Query(query::Arguments),
+    /// Writes a table to a file, as CSV
+    Export(export::Arguments),
     /// Looks at what a daemon answers
     Source {
         #[command(subcommand)]
@@ -181,8 +187,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run(arguments) => daemon::run(&global, &arguments),
         Command::Shim { command } => daemon::shim(&command),
         Command::Check => check::check(&global),
+        Command::Doctor(arguments) => doctor::doctor(&global, &arguments),
         Command::Status(arguments) => status::status(&global, &arguments),
         Command::Query(arguments) => query::query(&global, &arguments),
+        Command::Export(arguments) => export::export(&global, &arguments),
         Command::Source { command } => source::source(&global, &command),
         Command::Send(arguments) => send::send(&global, &arguments),
         Command::Alerts { command } => alerts::alerts(&global, &command),

@@ -91,6 +91,21 @@ impl Target {
         request
     }
 
+    /// Returns the request for all rows of `sql` as CSV, RFC 4180 with a header.
+    ///
+    /// # Errors
+    /// The URL cannot stand in a request.
+    pub fn export_request(&self, sql: &str) -> Result<Request<Full<Bytes>>, ExecError> {
+        let http = &self.endpoint.http;
+        let uri: Uri = format!("{http}/exp?query={}", percent_encoded(sql))
+            .parse()
+            .map_err(|_| ExecError::Endpoint("the url"))?;
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri;
+        self.authorize(&mut request);
+        Ok(request)
+    }
+
     fn authorize(&self, request: &mut Request<Full<Bytes>>) {
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());

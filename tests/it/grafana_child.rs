@@ -629,7 +629,9 @@ async fn kills_during_an_installation_leave_nothing_half_installed() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(random.u64(0..800))).await;
+        // An installation takes 50 ms on one machine and a second on another.
+        let longest = 50 << (round % 5);
+        tokio::time::sleep(Duration::from_millis(random.u64(0..longest))).await;
         interrupted += u32::from(installer.try_wait().unwrap().is_none());
         installer.kill().unwrap();
         installer.wait().unwrap();

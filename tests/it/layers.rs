@@ -20,6 +20,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("web", &["base", "config", "grafana", "model", "rules", "store"]),
     ("bench", &["base", "cli", "collect", "config", "model", "store", "supervise"]),
     (
+        "doctor",
+        &[
+            "alert",
+            "artifact",
+            "base",
+            "cli",
+            "collect",
+            "config",
+            "grafana",
+            "model",
+            "store",
+            "supervise",
+        ],
+    ),
+    (
         "cli",
         &[
             "alert",
@@ -29,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "base",
             "collect",
             "config",
+            "doctor",
             "grafana",
             "model",
             "rules",

@@ -16,7 +16,7 @@ use super::{Global, output};
 use crate::config::Profile;
 
 /// Where the unit lies.
-const UNIT_PATH: &str = "/etc/systemd/system/periscope.service";
+pub(super) const UNIT_PATH: &str = "/etc/systemd/system/periscope.service";
 const CONFIG: &str = "/etc/periscope/periscope.toml";
 const DATA_DIR: &str = "/var/lib/periscope";
 const USER: &str = "periscope";

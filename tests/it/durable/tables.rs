@@ -125,8 +125,9 @@ async fn a_table_that_the_server_made_itself_is_named() {
     let (rig, _daemon, pusher) = rig_with(questdb).await;
     rig.sql("DROP TABLE pipeline_metrics").await.unwrap();
     let first = pusher.begun() + 1;
-    let told = rig.periscope.told("schema", "pipeline_metrics").await;
-    assert!(told.contains("DEDUP"), "{told}");
+    // In between it may tell that there is no table for the view.
+    let told = rig.periscope.told("schema", "DEDUP").await;
+    assert!(told.contains("pipeline_metrics"), "{told}");
     other_tables_go_on(&rig, 10).await;
     rig.sql("RENAME TABLE pipeline_metrics TO pipeline_metrics_old").await.unwrap();
     rig.periscope.well("schema").await;
